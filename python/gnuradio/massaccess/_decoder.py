@@ -1,0 +1,437 @@
+"""The insides of `receiver` and `activity_detector`: a bounded queue of frames between two threads, and the library on the far side of it.
+
+`Intake` (a sink) copies frames into the queue and never computes. `Decoder` (a source) takes batches out, runs a receiver of the library on
+them in its own thread, the only one that touches the device, and emits the answers as streams. Two blocks, because a block that consumes
+and emits at different times would have nothing to wake it up, and would lose what is in flight when its input ends.
+"""
+
+import hashlib
+import math
+import threading
+import time
+from collections import deque
+from typing import NamedTuple
+
+import numpy as np
+import pmt
+
+from ._base import FrameBlock, guarded, item, system, to_dict_pmt
+
+OVERFLOW = ("block", "drop_oldest")
+WAIT_SECONDS = 0.1  # how long a call into a block may sleep: GNU Radio cannot interrupt it
+STALL_SECONDS = 0.5  # an incomplete batch waits this long for its other frames
+STATS_SECONDS = 0.5
+
+
+class Side(NamedTuple):
+    """What else a receiver may know about a frame; frames of a batch share it."""
+
+    noise_var: float
+    adc_bits: int
+    adc_scale: float
+    gain: bytes | None = None
+
+
+class Entry(NamedTuple):
+    """A frame that waits: number, side information, samples [T * M] complex64."""
+
+    frame: int
+    side: Side
+    samples: np.ndarray
+
+
+class FrameQueue:
+    """A bounded queue of frames that hands out batches.
+
+    With ``block``, batches are the frames that share ``frame // max_batch``: answers do not depend on who was scheduled when. The writer waits
+    for room. With ``drop_oldest`` a batch is whatever is at hand, and when there is no room the oldest frames go.
+    """
+
+    def __init__(self, capacity, max_batch, overflow):
+        self.capacity = max(capacity, 2 * max_batch) if overflow == "block" else capacity
+        self._max_batch, self._overflow = max_batch, overflow
+        self._entries = deque()
+        self._changed = threading.Condition()
+        self._closed = False
+        self._touched = time.monotonic()
+        self.dropped = 0
+        self.stalls = 0
+
+    def room(self):
+        """How many frames can be put now; waits a moment for one."""
+        if self._overflow != "block":
+            return self.capacity
+        with self._changed:
+            if len(self._entries) >= self.capacity:
+                self._changed.wait(WAIT_SECONDS)
+            return self.capacity - len(self._entries)
+
+    def put(self, entries):
+        with self._changed:
+            self._entries.extend(entries)
+            surplus = len(self._entries) - self.capacity
+            for _ in range(max(surplus, 0)):
+                self._entries.popleft()
+                self.dropped += 1
+            self._touched = time.monotonic()
+            self._changed.notify_all()
+
+    def take(self):
+        """The next batch, an empty one after a moment's wait, or ``None`` when the writer has closed and all is taken."""
+        with self._changed:
+            length = self._ready()
+            if not length:
+                self._changed.wait(WAIT_SECONDS)
+                length = self._ready()
+            if not length:
+                return None if self._closed and not self._entries else []
+            batch = [self._entries.popleft() for _ in range(length)]
+            self._changed.notify_all()
+            return batch
+
+    def close(self):
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+
+    @property
+    def closed(self):
+        return self._closed
+
+    def __len__(self):
+        return len(self._entries)
+
+    def _ready(self):
+        """Length of the batch at the head if it may go now, else 0."""
+        if not self._entries:
+            return 0
+        key, length = self._key(self._entries[0]), 0
+        for entry in self._entries:
+            if length == self._max_batch or self._key(entry) != key:
+                return length
+            length += 1
+        last = self._entries[length - 1].frame
+        if self._overflow != "block" or self._closed or length == self._max_batch or (last + 1) % self._max_batch == 0:
+            return length
+        if time.monotonic() - self._touched < STALL_SECONDS:
+            return 0
+        self.stalls += 1
+        return length
+
+    def _key(self, entry):
+        return (entry.frame // self._max_batch if self._overflow == "block" else 0, entry.side)
+
+
+class Intake(FrameBlock):
+    """Copies frames and their side information into the queue; frames with NaN or infinity are rejected and counted."""
+
+    def __init__(self, queue, signature, book, side):
+        super().__init__("massaccess_intake", in_sig=[signature])
+        self._queue, self._book = queue, book
+        self._fixed, self._tagged = side, {}
+        self.rejected = 0
+
+    def set_side(self, **known):
+        """Side information that holds whatever tags say; 0 means that tags do."""
+        self._fixed = self._fixed._replace(**known)
+
+    @guarded
+    def general_work(self, input_items, output_items):
+        if self._queue.closed:
+            return -1
+        count = min(len(input_items[0]), self._queue.room())
+        if not count:
+            return 0
+        samples = input_items[0][:count].reshape(count, -1)
+        finite = np.isfinite(samples.view(np.float32).sum(1, dtype=np.float64))
+        sides = self._sides(count)
+        indices = self.frame_indices(0, count)
+        self.rejected += int(count - finite.sum())
+        self._queue.put([Entry(int(indices[row]), sides[row], samples[row].copy()) for row in np.flatnonzero(finite)])
+        self.consume(0, count)
+        return 0
+
+    def stop(self):
+        self._queue.close()
+        return True
+
+    def _sides(self, count):
+        """Side information of each of ``count`` frames at hand: tags hold until they are said anew."""
+        tags, start, sides = deque(self.tags(0, count)), self.nitems_read(0), []
+        for row in range(count):
+            gain = None
+            while tags and tags[0].offset == start + row:
+                tag = tags.popleft()
+                key = str(tag.key)
+                if key == "user_gain":
+                    gain = np.array(pmt.f32vector_elements(tag.value), np.float32).tobytes()
+                elif key == "pilot_book":
+                    self._check_book(str(tag.value))
+                elif key in ("noise_var", "adc_bits", "adc_scale"):
+                    self._tagged[key] = pmt.to_python(tag.value)
+            sides.append(self._side(gain))
+        return sides
+
+    def _side(self, gain):
+        fixed, tagged = self._fixed, self._tagged
+        noise_var = fixed.noise_var or tagged.get("noise_var", 0.0)
+        if not noise_var > 0:
+            from massaccess.errors import ConfigError
+
+            raise ConfigError("the noise variance is not known: pass noise_var, or tag the first frame with noise_var")
+        bits = fixed.adc_bits or tagged.get("adc_bits", 0)
+        scale = (fixed.adc_scale or tagged.get("adc_scale", 1.0)) if bits else 1.0
+        return Side(noise_var, bits, scale, gain)
+
+    def _check_book(self, book):
+        from massaccess.errors import ConfigError
+
+        if book != self._book:
+            raise ConfigError(f"frames carry pilot book {book} but this receiver has {self._book}: give both the same users, pilot_len, kind and seed")
+
+
+class Answer(NamedTuple):
+    """Results of a batch: frames, activity [B N], symbols [B D*N] and channel [B N*M] or None, active [B N], payload [B N bytes], ok [B N]."""
+
+    frames: list
+    activity: np.ndarray
+    symbols: np.ndarray | None
+    channel: np.ndarray | None
+    active: np.ndarray
+    payload: np.ndarray | None
+    ok: np.ndarray | None
+
+
+class Engine:
+    """A receiver of the registry with everything that it needs to know beforehand: entries of the queue in, answers out."""
+
+    def __init__(self, name, options, *, config, activity_only, channel_cov, seed, max_batch, threads, device, warm_up):
+        from massaccess.errors import ConfigError
+        from massaccess.forward.simulate import Population
+        from massaccess.registry import create, entry
+
+        found = entry(name)
+        if found.genie:
+            raise ConfigError(f"receiver {name!r} is a genie: it needs the truth, which no stream carries; choose another, see `massaccess receivers`")
+        if found.kind == "activity" and not activity_only:
+            raise ConfigError(f"receiver {name!r} only detects activity: use the block activity_detector, or a receiver that decodes")
+        if found.kind == "coherent" and config.activity_prior < 1:
+            raise ConfigError(f"receiver {name!r} must know who is active: put a detector before it, 'covariance+{name}', or pass active_users={config.users}")
+        self.name, self.config, self.activity_only = name, config, activity_only
+        self.population = Population(config)
+        self._receiver = create(name, **options)
+        self._covariance = _covariance(config, channel_cov)
+        self._seed, self._max_batch, self._threads, self._device = seed, max_batch, threads, device
+        self._warm_up = warm_up
+
+    def start(self):
+        """Once, in the thread that will decode. ``warm_up`` decodes a frame of noise, so that compiling does not cost the first frames."""
+        import torch
+
+        if self._threads:
+            torch.set_num_threads(self._threads)
+        if self._device == "auto":
+            self._device = "cuda" if torch.cuda.is_available() else "cpu"
+        self.population.pilots, self.population.constellation, self.population.framing.whitening  # made before the first frame
+        if self._warm_up:
+            noise = np.random.default_rng(0).standard_normal((self.config.frame_len * self.config.antennas, 2)).astype(np.float32)
+            self([Entry(0, Side(2.0, 0, 1.0), noise.view(np.complex64).ravel())])
+
+    def __call__(self, entries):
+        import torch
+        from massaccess.rng import generator
+
+        draw = generator(self._seed, "receiver", entries[0].frame // self._max_batch * self._max_batch, device=self._device)
+        with torch.inference_mode():
+            estimate = self._receiver(self._observe(entries).to(self._device), generator=draw)
+            return self._answer([entry.frame for entry in entries], estimate)
+
+    def _observe(self, entries):
+        import torch
+        from massaccess.forward.front_end import front_end
+        from massaccess.forward.simulate import observe
+
+        config, side = self.config, entries[0].side
+        rx = torch.from_numpy(np.stack([entry.samples for entry in entries])).reshape(len(entries), config.frame_len, config.antennas)
+        gain = None if side.gain is None else torch.from_numpy(np.frombuffer(side.gain, np.float32).copy()).expand(len(entries), -1)
+        return observe(
+            rx,
+            self.population.pilots,
+            noise_var=side.noise_var,
+            activity=config.activity_prior,
+            modulation=config.modulation,
+            front_end=front_end(bits=side.adc_bits or None, power=2 * side.adc_scale**2),
+            user_gain=gain,
+            channel_cov=self._covariance,
+        )
+
+    def _answer(self, frames, estimate):
+        active, activity = estimate.active.cpu(), estimate.activity.float().cpu().numpy()
+        if self.activity_only:
+            return Answer(frames, activity, None, None, active.numpy(), None, None)
+        symbols = estimate.symbols.cpu()
+        payload, ok = self.population.framing.decode(self.population.constellation.decide(symbols.transpose(1, 2)))
+        flat = [value.reshape(len(frames), -1).numpy() for value in (symbols, estimate.channel.cpu())]
+        return Answer(frames, activity, *flat, active.numpy(), payload.numpy(), (ok & active).numpy())
+
+
+class Decoder(FrameBlock):
+    """Takes batches out of the queue and emits the answers, one item a frame; counts, digests, and publishes PDUs."""
+
+    def __init__(self, queue, engine, intake, outputs, max_batch):
+        super().__init__("massaccess_decoder", out_sig=outputs)
+        for port in range(len(outputs)):
+            self.set_min_output_buffer(port, 2 * max_batch)
+        self._queue, self._engine, self._intake = queue, engine, intake
+        self._pending = deque()
+        self._digest = hashlib.sha256()
+        self._frames = self._active = self._packets = 0
+        self._seconds = 0.0
+        self._published = time.monotonic()
+        self._tagged_name = False
+        for port in ("packets", "active", "stats"):
+            self.message_port_register_out(pmt.intern(port))
+
+    @guarded(result=True)
+    def start(self):
+        self._engine.start()
+        return True
+
+    def stop(self):
+        self._queue.close()
+        return True
+
+    @guarded
+    def general_work(self, input_items, output_items):
+        if not self._pending:
+            batch = self._queue.take()
+            if batch is None:
+                self._publish_stats()
+                return -1
+            if batch:
+                self._decode(batch)
+            if time.monotonic() - self._published > STATS_SECONDS:
+                self._publish_stats()
+        return self._emit(output_items)
+
+    def stats(self):
+        """Counters so far; ``seconds`` is time spent in the receiver, ``queue`` what waits now."""
+        return {
+            "receiver": self._engine.name,
+            "frames": self._frames,
+            "active": self._active,
+            "packets": self._packets,
+            "dropped": self._queue.dropped,
+            "rejected": self._intake.rejected,
+            "stalls": self._queue.stalls,
+            "queue": len(self._queue),
+            "seconds": self._seconds,
+        }
+
+    def digest(self):
+        """SHA-256 over frame numbers, active sets and decoded payloads, as hexadecimal digits."""
+        return self._digest.hexdigest()
+
+    def _decode(self, batch):
+        runs = [batch] if batch[0].side.gain is None else [[entry] for entry in batch]  # a gain belongs to one frame
+        for run in runs:
+            began = time.perf_counter()
+            answer = self._engine(run)
+            self._seconds += time.perf_counter() - began
+            self._count(answer)
+            self._pending.append((0, answer))
+
+    def _count(self, answer):
+        self._frames += len(answer.frames)
+        self._active += int(answer.active.sum())
+        if answer.ok is not None:
+            self._packets += int(answer.ok.sum())
+        packed = np.packbits(answer.active, axis=1)
+        for row, frame in enumerate(answer.frames):
+            self._digest.update(frame.to_bytes(8, "little") + packed[row].tobytes())
+            if answer.payload is not None:
+                self._digest.update(answer.payload[row][answer.active[row]].tobytes())
+        if answer.ok is not None and self.heard("packets"):
+            self._publish_packets(answer)
+        if self.heard("active"):
+            self._publish_active(answer)
+
+    def _emit(self, output_items):
+        room, done = len(output_items[0]), 0
+        while self._pending and done < room:
+            first, answer = self._pending.popleft()
+            last = min(first + room - done, len(answer.frames))
+            values = [value for value in (answer.activity, answer.symbols, answer.channel) if value is not None]
+            for port, value in enumerate(values[: len(output_items)]):
+                output_items[port][done : done + last - first] = value[first:last].reshape(output_items[port][done : done + last - first].shape)
+                for row in range(first, last):
+                    self.tag(port, done + row - first, "frame", pmt.from_uint64(answer.frames[row]))
+            done += last - first
+            if last < len(answer.frames):
+                self._pending.appendleft((last, answer))
+        if done and not self._tagged_name:
+            self._tagged_name = True
+            self.tag(0, 0, "receiver", self._engine.name)
+        return done
+
+    def _publish_packets(self, answer):
+        port = pmt.intern("packets")
+        for row, user in zip(*np.nonzero(answer.ok), strict=True):
+            known = {"frame": pmt.from_uint64(answer.frames[row]), "user": int(user)}
+            known |= {"activity": float(answer.activity[row, user]), "receiver": self._engine.name}
+            octets = answer.payload[row, user].tolist()
+            self.message_port_pub(port, pmt.cons(to_dict_pmt(known), pmt.init_u8vector(len(octets), octets)))
+
+    def _publish_active(self, answer):
+        port = pmt.intern("active")
+        for row, frame in enumerate(answer.frames):
+            users = np.flatnonzero(answer.active[row]).tolist()
+            known = to_dict_pmt({"frame": pmt.from_uint64(frame), "receiver": self._engine.name})
+            self.message_port_pub(port, pmt.cons(known, pmt.init_s32vector(len(users), users)))
+
+    def _publish_stats(self):
+        self._published = time.monotonic()
+        self.message_port_pub(pmt.intern("stats"), to_dict_pmt(self.stats()))
+
+
+def _covariance(config, name):
+    if not name:
+        return None
+    from massaccess.forward.channels import make_channel
+
+    return make_channel(config.replace(channel=name)).covariance
+
+
+def build(name, options, *, activity_only, values, noise_var, adc_bits, adc_scale, channel_cov, max_batch, overflow, queue_frames, seed, threads, device):
+    """(intake, decoder) for the parameters of a block; ``values`` are fields of SystemConfig. ConfigError and friends for what cannot be."""
+    from massaccess.errors import ConfigError, unknown
+    from massaccess.forward.pilots import book_id
+
+    if overflow not in OVERFLOW:
+        raise unknown("overflow policy", overflow, OVERFLOW)
+    for what, value in (("max_batch", max_batch), ("queue_frames", queue_frames)):
+        if not value >= 1:
+            raise ConfigError(f"{what} is {value}: it counts frames, pass 1 or more")
+    for what, value in (("noise_var", noise_var), ("adc_scale", adc_scale)):
+        if not (math.isfinite(value) and value >= 0):
+            raise ConfigError(f"{what} is {value}: pass a positive number, or 0 to follow the tags")
+    config = system(**values, adc_bits=adc_bits)
+    engine = Engine(
+        name,
+        dict(options or {}),
+        config=config,
+        activity_only=activity_only,
+        channel_cov=channel_cov,
+        seed=seed,
+        max_batch=max_batch,
+        threads=threads,
+        device=device,
+        warm_up=overflow != "block",
+    )
+    outputs = [item(np.float32, config.users)]
+    if not activity_only:
+        outputs += [item(np.complex64, config.data_len, config.users), item(np.complex64, config.users, config.antennas)]
+    queue = FrameQueue(queue_frames, max_batch, overflow)
+    samples = item(np.complex64, config.frame_len, config.antennas)
+    intake = Intake(queue, samples, book_id(engine.population.pilots), Side(noise_var, adc_bits, adc_scale))
+    return intake, Decoder(queue, engine, intake, outputs, max_batch), samples, outputs

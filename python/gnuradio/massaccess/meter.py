@@ -1,0 +1,144 @@
+"""Sink: compares what was received with what was sent."""
+
+import math
+import threading
+import time
+
+import numpy as np
+import pmt
+
+from ._base import FrameBlock, guarded, item, system, to_dict_pmt
+
+COMPARE = ("all", "activity")
+STATS_SECONDS = 0.5
+
+
+class meter(FrameBlock):
+    """Error rates of a receiver, from the truth of `population` and `channel_simulator`.
+
+    In, with ``compare="all"``: sent samples [pilot_len + data_len, users], true channel [users, rows * columns], activity [users],
+    symbols [data_len, users], channel [users, rows * columns]. With ``"activity"``: sent samples and activity only.
+    Items meet by their ``frame`` tags. A frame without an answer (dropped, rejected) counts as ``lost`` and not in the rates.
+    Out, for displays, and may stay unconnected, one item a compared frame: users whose activity was decided wrongly; active users whose
+    bits are not all right (only with ``"all"``). Message port ``stats``: the dictionary of `summary` twice a second. Memory does not grow with the frames.
+    """
+
+    def __init__(self, compare="all", users=128, rows=8, columns=8, pilot_len=28, data_len=37, activity=0.1, active_users=0, modulation="qpsk"):
+        from massaccess.errors import unknown
+        from massaccess.evaluate.metrics import Tally
+
+        if compare not in COMPARE:
+            raise unknown("comparison", compare, COMPARE)
+        config = system(
+            users=users,
+            rows=rows,
+            columns=columns,
+            pilot_len=pilot_len,
+            data_len=data_len,
+            activity=activity,
+            active_users=active_users,
+            modulation=modulation,
+        )
+        ports = {
+            "sent": item(np.complex64, config.frame_len, users),
+            "truth": item(np.complex64, users, config.antennas),
+            "activity": item(np.float32, users),
+        }
+        if compare == "all":
+            ports |= {"symbols": item(np.complex64, data_len, users), "channel": item(np.complex64, users, config.antennas)}
+        else:
+            del ports["truth"]
+        errors = [np.float32] * (2 if compare == "all" else 1)
+        super().__init__("massaccess_meter", in_sig=list(ports.values()), out_sig=errors, required_outputs=0)
+        self._config, self._all = config, compare == "all"
+        self._truths = 2 if self._all else 1  # the first ports carry the truth, the others the answers
+        self._held = [np.empty(0, np.int64) for _ in ports]
+        self._lock = threading.Lock()
+        self._tally = Tally()
+        self._compared = self._lost = self._unasked = 0
+        self._published = time.monotonic()
+        self.message_port_register_out(pmt.intern("stats"))
+
+    def summary(self):
+        """Frames compared, lost and unasked, and the error rates of `massaccess.evaluate.metrics.Tally`."""
+        with self._lock:
+            rates = self._tally.summary() if self._compared else {}
+            return {"compared": self._compared, "lost": self._lost, "unasked": self._unasked, **rates}
+
+    @guarded
+    def general_work(self, input_items, output_items):
+        indices = [self._indices(port, len(items)) for port, items in enumerate(input_items)]
+        truth = _common(indices[: self._truths])
+        answer = _common(indices[self._truths :])
+        frames = _common([truth, answer])
+        done = min(int(index[-1]) for index in indices)  # all that can meet up to here is at hand
+        if output_items and len(frames) > len(output_items[0]):
+            frames = frames[: len(output_items[0])]
+            done = int(frames[-1])
+        if len(frames):
+            errors = self._compare(frames, [items[np.searchsorted(index, frames)] for items, index in zip(input_items, indices, strict=True)])
+            for port, items in enumerate(output_items):
+                items[: len(frames)] = errors[port]
+                self.tag_frames(port, frames)
+        for port, index in enumerate(indices):
+            self._consume(port, index, int(np.searchsorted(index, done, side="right")), frames)
+        if time.monotonic() - self._published > STATS_SECONDS:
+            self._published = time.monotonic()
+            self.message_port_pub(pmt.intern("stats"), to_dict_pmt(_flat(self.summary())))
+        return len(frames) if output_items else 0
+
+    def _indices(self, port, count):
+        """Frame numbers of the items at hand; those that were seen before and kept are remembered."""
+        known = self._held[port]
+        fresh = self.frame_indices(port, count - len(known), len(known))
+        return np.concatenate([known, fresh])
+
+    def _consume(self, port, index, count, frames):
+        self._held[port] = index[count:]
+        self.consume(port, count)
+        if port in (0, self._truths):  # one port of the truth, and one of the answers, stand for their kind
+            alone = count - int(np.isin(index[:count], frames).sum())
+            if port == 0:
+                self._lost += alone
+            else:
+                self._unasked += alone
+
+    def _compare(self, frames, values):
+        """Adds the frames to the tally; wrong users and wrong packets of each frame."""
+        import torch
+        from massaccess import Estimate, Frame
+        from massaccess.forward.modulation import constellation
+
+        config, count = self._config, len(frames)
+        values = [torch.from_numpy(np.ascontiguousarray(value)).reshape(count, -1) for value in values]
+        sent = values[0].reshape(count, config.frame_len, config.users)
+        active, symbols = (sent != 0).any(1), sent[:, config.pilot_len :]
+        bits = constellation(config.modulation).decide(symbols.transpose(1, 2))
+        if self._all:
+            truth, activity, found, channel = values[1:]
+            shape = (count, config.users, config.antennas)
+            estimate = Estimate(activity, channel.reshape(shape), found.reshape(symbols.shape))
+            frame = Frame(active, bits, symbols, truth.reshape(shape), int(frames[0]))
+        else:
+            estimate = Estimate(values[1])
+            frame = Frame(active, bits, symbols, active.new_zeros(count, config.users, config.antennas, dtype=torch.complex64), int(frames[0]))
+        with self._lock, torch.inference_mode():
+            self._tally.add(config, frame, estimate)
+            self._compared += count
+            wrong = [(estimate.active != active).sum(1).numpy()]
+            if self._all:
+                same = (constellation(config.modulation).decide(estimate.symbols.transpose(1, 2)) == bits).all(2) & estimate.active
+                wrong.append((active & ~same).sum(1).numpy())
+        return wrong
+
+
+def _common(indices):
+    """Numbers that are in all of several ascending lists."""
+    shared = indices[0]
+    for index in indices[1:]:
+        shared = shared[np.isin(shared, index, assume_unique=True)]
+    return shared
+
+
+def _flat(summary):
+    return {key: value for key, value in summary.items() if isinstance(value, (int, float, str)) and not (isinstance(value, float) and math.isnan(value))}

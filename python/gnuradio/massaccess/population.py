@@ -1,0 +1,133 @@
+"""Source: what every user sends, frame by frame."""
+
+import threading
+from collections import deque
+
+import numpy as np
+import pmt
+from gnuradio import gr
+
+from ._base import FrameBlock, guarded, item, parse_payload, system
+
+BUFFER_FRAMES = 128  # a comparison downstream keeps the truth here until the receiver has answered
+QUEUED_PAYLOADS = 1024
+
+
+class population(FrameBlock):
+    """Samples of all users of a cell, one frame an item: [pilot_len + data_len, users], pilots then data, zeros while a user sleeps.
+
+    Frame f of a seed is frame f of `massaccess.forward.simulate.Simulation`. Tags: ``frame``, and ``pilot_book`` on the first item. A PDU on port ``payload`` (dictionary with
+    ``user``; as many octets as `payload_bytes`) wakes that user in the next frame that is made and replaces its random payload; more than
+    1,024 waiting ones overflow, which is counted in ``overflowed``, and malformed ones in ``rejected``. ``frames=0`` never ends.
+    """
+
+    def __init__(
+        self,
+        users=128,
+        pilot_len=28,
+        data_len=37,
+        activity=0.1,
+        active_users=0,
+        modulation="qpsk",
+        pilot_kind="qpsk",
+        pilot_seed=0,
+        seed=0,
+        frames=0,
+    ):
+        from massaccess.forward.pilots import book_id
+        from massaccess.forward.simulate import Population
+
+        config = system(
+            users=users,
+            pilot_len=pilot_len,
+            data_len=data_len,
+            activity=activity,
+            active_users=active_users,
+            modulation=modulation,
+            pilot_kind=pilot_kind,
+            pilot_seed=pilot_seed,
+        )
+        super().__init__("massaccess_population", out_sig=[item(np.complex64, config.frame_len, users)])
+        self.set_min_output_buffer(0, BUFFER_FRAMES)
+        self._population = Population(config, seed)
+        self._frames = frames
+        self._frame = 0
+        self._block = None
+        self._waiting = deque()
+        self._lock = threading.Lock()
+        self.overflowed = 0
+        self.rejected = 0
+        self.payload_bytes = self._population.framing.payload_bytes
+        self._book = book_id(self._population.pilots)
+        self.message_port_register_in(pmt.intern("payload"))
+        self.set_msg_handler(pmt.intern("payload"), self.enqueue)
+
+    @guarded
+    def enqueue(self, message):
+        """Handler of port ``payload``."""
+        from massaccess.errors import ConfigError
+
+        try:
+            entry = parse_payload(message, self._population.config.users, self.payload_bytes)
+        except ConfigError as error:
+            self.rejected += 1
+            gr.logger(self.alias()).warn(f"payload rejected: {error}")
+            return
+        with self._lock:
+            if len(self._waiting) >= QUEUED_PAYLOADS:
+                self.overflowed += 1
+            else:
+                self._waiting.append(entry)
+
+    @guarded
+    def general_work(self, input_items, output_items):
+        from massaccess.forward.simulate import BLOCK
+
+        count = len(output_items[0]) if not self._frames else min(len(output_items[0]), self._frames - self._frame)
+        if not count:
+            return -1
+        if self._frame == 0:
+            self.tag(0, 0, "pilot_book", self._book)
+        done = 0
+        while done < count:
+            block, first = divmod(self._frame, BLOCK)
+            if self._block != block:
+                self._block, self._samples = block, self._transmit(block)
+            rows = self._samples[first : first + count - done]
+            output_items[0][done : done + len(rows)] = rows
+            self._frame += len(rows)
+            done += len(rows)
+        self.tag_frames(0, range(self._frame - count, self._frame))
+        return count
+
+    def _transmit(self, block):
+        sent = self._population.transmit(block)
+        samples = sent.samples.numpy()
+        if self._waiting:
+            self._insert(samples)
+        return samples.reshape(len(samples), -1)
+
+    def _insert(self, samples):
+        """Puts waiting payloads into frames [B T N], one a user and frame, in order."""
+        with self._lock:
+            waiting, self._waiting = self._waiting, deque()
+            row_of = {}
+            for user, octets in waiting:
+                row = row_of.get(user, 0)
+                if row == len(samples):
+                    self._waiting.append((user, octets))  # a later block
+                    continue
+                row_of[user] = row + 1
+                samples[row, :, user] = modulate_one(self._population, user, octets)
+
+
+def modulate_one(population, user, octets):
+    """Samples [T] complex64 of one user that sends ``octets``."""
+    import torch
+
+    config = population.config
+    active = torch.zeros(1, config.users, dtype=torch.bool)
+    payload = torch.zeros(1, config.users, len(octets), dtype=torch.uint8)
+    active[0, user] = True
+    payload[0, user] = torch.tensor(list(octets), dtype=torch.uint8)
+    return population.modulate(active, payload).samples[0, :, user].numpy()

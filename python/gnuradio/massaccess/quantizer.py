@@ -1,0 +1,79 @@
+"""The converters of the array."""
+
+import threading
+
+import numpy as np
+
+from ._base import FrameBlock, guarded, item
+
+BUFFER_FRAMES = 64
+SETTLING_FRAMES = 1000  # frames that the gain control averages over once it has settled
+STEP_DB = 0.25  # the gain changes only when the power has drifted by this much
+
+
+class quantizer(FrameBlock):
+    """Rounds each real part to ``bits`` bits with the best uniform step for Gaussian input; ``bits=0`` passes samples unchanged.
+
+    ``scale`` is the root mean square per real part that the converter is set for. 0 means a slow gain control: it averages the power
+    over 1,000 frames and moves in steps of 0.25 dB, so that a receiver sees a constant converter for long stretches.
+    Outputs are in input units (see `massaccess.forward.front_end`). All tags pass; ``adc_bits`` and ``adc_scale`` are added to the first
+    item and whenever they change.
+    """
+
+    def __init__(self, vlen=4160, bits=1, scale=0.0):
+        super().__init__("massaccess_quantizer", in_sig=[item(np.complex64, vlen)], out_sig=[item(np.complex64, vlen)])
+        self.set_min_output_buffer(0, BUFFER_FRAMES)
+        self._lock = threading.Lock()
+        self._scale = float(scale)
+        self._power = 0.0
+        self._seen = 0
+        self._converter = None
+        self.set_bits(bits)
+
+    def set_bits(self, bits):
+        """Bits per real part of the frames to come, 0 for an ideal converter."""
+        from massaccess.errors import ConfigError
+
+        if not 0 <= int(bits) <= 16:
+            raise ConfigError(f"bits is {bits}: pass 1 to 16, or 0 for an ideal converter")
+        with self._lock:
+            self._bits = int(bits)
+
+    @guarded
+    def general_work(self, input_items, output_items):
+        import torch
+        from massaccess.forward.front_end import quantize
+
+        count = min(len(input_items[0]), len(output_items[0]))
+        y = input_items[0][:count]
+        self.pass_tags(0, 0, count, skip=("adc_bits", "adc_scale"))
+        self.tag_frames(0, self.frame_indices(0, count))
+        with self._lock:
+            bits = self._bits
+        for row in range(count):
+            self._follow(row, bits, y[row])
+            output_items[0][row] = quantize(torch.from_numpy(np.atleast_1d(y[row])), self._converter).numpy()
+        self.consume(0, count)
+        return count
+
+    def _follow(self, row, bits, samples):
+        """Sets the converter for one frame, and tags it where it differs from the last one's."""
+        from massaccess.forward.front_end import front_end
+
+        scale = self._scale or self._settle(samples)
+        if self._converter is None or (self._converter.bits or 0, self._converter.scale) != (bits, scale):
+            self._converter = front_end(bits=bits or None, power=2 * scale**2)
+            scale = self._converter.scale
+            self.tag(0, row, "adc_bits", bits)
+            self.tag(0, row, "adc_scale", scale)
+
+    def _settle(self, samples):
+        power = float(np.mean(np.abs(samples) ** 2))
+        if np.isfinite(power) and power > 0:
+            self._seen = min(self._seen + 1, SETTLING_FRAMES)
+            self._power += (power - self._power) / self._seen
+        if self._power <= 0:
+            return 1.0
+        settled = 2 * self._converter.scale ** 2 if self._converter else 0.0
+        drifted = not settled or abs(10 * np.log10(self._power / settled)) > STEP_DB
+        return float(np.sqrt(self._power / 2)) if drifted else self._converter.scale

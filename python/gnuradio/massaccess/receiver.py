@@ -1,0 +1,108 @@
+"""Frames in; who is active, what they sent and over which channels out."""
+
+import numpy as np
+from gnuradio import blocks, gr
+
+from ._decoder import build
+
+
+class receiver(gr.hier_block2):
+    """Runs a receiver of `massaccess.registry` on a stream of frames [pilot_len + data_len, rows * columns].
+
+    Out, one item a decoded frame, numbered by tag ``frame``: activity [users] float, symbols [data_len, users], channel
+    [users, rows * columns]. A frame that is rejected (NaN, infinity) or dropped leaves a gap in the numbers.
+    Message ports: ``packets``, a PDU for each payload whose CRC holds (dictionary with frame, user, activity, receiver); ``active``, a PDU
+    for each frame (dictionary with frame, receiver; s32vector of users); ``stats``, a dictionary of counters twice a second.
+
+    ``noise_var``, ``adc_bits`` and ``adc_scale`` of 0 follow the tags of the stream. ``channel_cov`` names the channel model or bank whose
+    covariance the receiver may know. ``overflow="block"`` loses nothing, and batches are the frames with one frame // max_batch, so that a
+    replay gives the very same answers; ``"drop_oldest"`` decodes what is at hand and drops whole frames when more than ``queue_frames`` wait.
+    Latency: at most ``max_batch`` frames with ``block``, ``queue_frames`` with ``drop_oldest``, and the time to decode a batch.
+
+    Raises UnknownNameError, ConfigError or ShapeError when the parameters do not fit; genies are refused.
+    """
+
+    ACTIVITY_ONLY = False
+    PORTS = ("packets", "active", "stats")
+
+    def __init__(
+        self,
+        receiver="jcedd",
+        options=None,
+        users=128,
+        rows=8,
+        columns=8,
+        pilot_len=28,
+        data_len=37,
+        activity=0.1,
+        active_users=0,
+        modulation="qpsk",
+        pilot_kind="qpsk",
+        pilot_seed=0,
+        noise_var=0.0,
+        adc_bits=0,
+        adc_scale=0.0,
+        channel_cov="",
+        max_batch=32,
+        overflow="block",
+        queue_frames=64,
+        seed=0,
+        threads=0,
+        device="auto",
+    ):
+        self._intake, self._decoder, samples, outputs = build(
+            receiver,
+            options,
+            activity_only=self.ACTIVITY_ONLY,
+            values={
+                "users": users,
+                "rows": rows,
+                "columns": columns,
+                "pilot_len": pilot_len,
+                "data_len": data_len,
+                "activity": activity,
+                "active_users": active_users,
+                "modulation": modulation,
+                "pilot_kind": pilot_kind,
+                "pilot_seed": pilot_seed,
+            },
+            noise_var=noise_var,
+            adc_bits=adc_bits,
+            adc_scale=adc_scale,
+            channel_cov=channel_cov,
+            max_batch=max_batch,
+            overflow=overflow,
+            queue_frames=queue_frames,
+            seed=seed,
+            threads=threads,
+            device=device,
+        )
+        sizes = [_bytes(signature) for signature in outputs]
+        gr.hier_block2.__init__(
+            self, f"massaccess_{type(self).__name__}", gr.io_signature(1, 1, _bytes(samples)), gr.io_signature.makev(len(sizes), len(sizes), sizes)
+        )
+        self.connect(self, self._intake)
+        self._ends = [blocks.null_sink(size) for size in sizes]  # an output may stay unconnected, and the decoder runs all the same
+        for port, end in enumerate(self._ends):
+            self.connect((self._decoder, port), (self, port))
+            self.connect((self._decoder, port), end)
+        for port in self.PORTS:
+            self.message_port_register_hier_out(port)
+            self.msg_connect(self._decoder, port, self, port)
+
+    def set_noise_var(self, noise_var):
+        """Noise variance of the frames to come; 0 follows the tags."""
+        self._intake.set_side(noise_var=noise_var)
+
+    def stats(self):
+        """Counters so far: frames, active, packets, dropped, rejected, queue, seconds."""
+        return self._decoder.stats()
+
+    def digest(self):
+        """SHA-256 over frame numbers, active sets and payloads: equal for equal answers."""
+        return self._decoder.digest()
+
+
+def _bytes(signature):
+    dtype, vlen = signature if isinstance(signature, tuple) else (signature, 1)
+    return np.dtype(dtype).itemsize * vlen

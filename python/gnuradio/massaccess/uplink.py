@@ -1,0 +1,128 @@
+"""Whole flowgraphs, assembled from the blocks: a simulated uplink and its comparison with the truth, and a recording that is decoded."""
+
+from gnuradio import blocks, gr
+
+from .activity_detector import activity_detector
+from .channel_simulator import channel_simulator
+from .meter import meter
+from .population import population
+from .quantizer import quantizer
+from .receiver import receiver
+from .sigmf_recorder import sigmf_recorder
+from .sigmf_replay import sigmf_replay
+from .zmq_publisher import zmq_publisher
+
+CELL = ("users", "pilot_len", "data_len", "modulation", "pilot_kind", "pilot_seed")
+ARRAY = ("rows", "columns")
+
+
+class uplink(gr.top_block):
+    """population -> [throttle] -> channel_simulator -> [quantizer] -> receiver -> meter, with a recorder and a publisher on request.
+
+    Everything about the system comes from ``config``, a `massaccess.SystemConfig`. ``record`` is the path of a SigMF recording of what the
+    receiver sees, ``publish`` a ZMQ endpoint for what it finds, ``rate`` a limit in frames per second (0: as fast as it goes); ``streaming``
+    are parameters of the receiver block. A detector of activity, or a frame without data, is compared by activity alone.
+
+    Sent frames and answers are the library's: frame f is frame f of ``Simulation(config, seed)``.
+    """
+
+    def __init__(self, config, receiver="jcedd", options=None, *, seed=0, frames=0, rate=0.0, record="", publish="", overwrite=False, **streaming):
+        gr.top_block.__init__(self, "massaccess uplink")
+        known = {**config.to_dict(), "active_users": config.active_users or 0}
+        self.config, self.seed = config, seed
+        self.population = population(**_pick(known, CELL, "activity", "active_users"), seed=seed, frames=frames)
+        self.channel = channel_simulator(**_parameters(channel_simulator, known), seed=seed)
+        self.receiver = make_receiver(config, receiver, options, seed=seed, channel_cov=config.channel, **streaming)
+        compare = "activity" if isinstance(self.receiver, activity_detector) else "all"
+        self.meter = meter(compare, **_parameters(meter, known))
+        sent = self._throttled(rate)
+        self._hold_truth(sent, streaming)
+        received = self._air(sent)
+        self.connect(received, self.receiver)
+        self.connect(sent, (self.meter, 0))
+        if compare == "all":
+            self.connect((self.channel, 1), (self.meter, 1))
+        for port in range(1 if compare == "activity" else 3):
+            self.connect((self.receiver, port), (self.meter, port + (1 if compare == "activity" else 2)))
+        if record:
+            self.recorder = sigmf_recorder(record, **_parameters(sigmf_recorder, {**known, "adc_bits": config.adc_bits or 0}), seed=seed, overwrite=overwrite)
+            self.connect(received, self.recorder)
+        if publish:
+            self.publisher = make_publisher(self, config, publish)
+
+    def _throttled(self, rate):
+        if not rate:
+            return self.population
+        self.throttle = blocks.throttle(self.population.output_signature().sizeof_stream_item(0), rate)
+        self.connect(self.population, self.throttle)
+        return self.throttle
+
+    def _air(self, sent):
+        self.connect(sent, self.channel)
+        if not self.config.adc_bits:
+            return self.channel
+        scale = (self.config.received_power / 2) ** 0.5
+        self.quantizer = quantizer(self.config.frame_len * self.config.antennas, self.config.adc_bits, scale)
+        self.connect(self.channel, self.quantizer)
+        return self.quantizer
+
+    def _hold_truth(self, sent, streaming):
+        """The truth waits in buffers while its frame is decoded: with room for all that can be in between, the meter holds nothing up."""
+        frames = 64 + 4 * streaming.get("max_batch", 32) + streaming.get("queue_frames", 64)
+        sent.set_min_output_buffer(0, frames)
+        self.channel.set_min_output_buffer(1, frames)
+
+
+class capture(gr.top_block):
+    """sigmf_replay -> receiver -> null sink, or publisher: decodes a recording, whose metadata says all that the receiver must know."""
+
+    def __init__(self, path, receiver="jcedd", options=None, *, seed=0, publish="", check_hash=True, salvage=False, **streaming):
+        gr.top_block.__init__(self, "massaccess capture")
+        self.replay = sigmf_replay(str(path), check_hash=check_hash, salvage=salvage)
+        self.config = self.replay.config
+        self.receiver = make_receiver(self.config, receiver, options, seed=seed, channel_cov=_known_channel(self.config), **streaming)
+        self.connect(self.replay, self.receiver)
+        if publish:
+            self.publisher = make_publisher(self, self.config, publish)
+
+
+def make_receiver(config, name, options=None, **parameters):
+    """The receiver block for a SystemConfig: an activity_detector where the receiver only detects, or there are no data."""
+    from massaccess.registry import entry
+
+    known = {**config.to_dict(), "active_users": config.active_users or 0, "adc_bits": 0}  # tags say how the converters are set
+    kind = activity_detector if not config.data_len or entry(name).kind == "activity" else receiver
+    return kind(name, options=options, **_pick(known, CELL, ARRAY, "activity", "active_users"), **parameters)
+
+
+def make_publisher(tb, config, endpoint):
+    """A publisher on the receiver of ``tb``, connected."""
+    only = isinstance(tb.receiver, activity_detector)
+    sizes = {"antennas": 0, "data_len": 0} if only else {"antennas": config.antennas, "data_len": config.data_len}
+    publisher = zmq_publisher(users=config.users, endpoint=endpoint, **sizes)
+    for port in range(1 if only else 3):
+        tb.connect((tb.receiver, port), (publisher, port))
+    return publisher
+
+
+def _known_channel(config):
+    """The channel model of a recording, where this machine has it: a bank that stayed behind only costs its covariance."""
+    from massaccess.errors import MassaccessError
+    from massaccess.forward.channels import make_channel
+
+    try:
+        make_channel(config)
+    except MassaccessError:
+        return ""
+    return config.channel
+
+
+def _pick(values, *groups):
+    names = [name for group in groups for name in ((group,) if isinstance(group, str) else group)]
+    return {name: values[name] for name in names}
+
+
+def _parameters(block, values):
+    """Those of ``values`` that a block takes."""
+    names = block.__init__.__code__.co_varnames[1 : block.__init__.__code__.co_argcount]
+    return {name: values[name] for name in names if name in values}

@@ -1,0 +1,1 @@
+"""Activity detection: who is awake."""

@@ -1,0 +1,160 @@
+"""Running a flowgraph under the eyes of a user: progress while it runs, a table at the end, and numbers for JSON."""
+
+from __future__ import annotations
+
+import resource
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+
+from ..errors import MassaccessError
+
+REFRESH_SECONDS = 0.25
+RATES = {
+    "aep": "activity error rate",
+    "p_md": "missed detection",
+    "p_fa": "false alarm",
+    "ser": "symbol error rate",
+    "ber": "bit error rate",
+    "fer": "packet error rate",
+    "nmse_db": "channel NMSE [dB]",
+}
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a flowgraph ended: ``seconds`` on the wall, whether the user ``interrupted`` it."""
+
+    seconds: float
+    interrupted: bool
+
+
+def watch(run: Callable[..., None], tb: Any, title: str, facts: Callable[[], Mapping[str, Any]]) -> Outcome:
+    """Runs ``tb`` with ``run`` (of `gnuradio.massaccess`), and shows ``facts()`` on standard error where that is a terminal.
+
+    Ctrl-C, and SIGTERM alike, end it in good order. A block that fails raises BlockFailure.
+    """
+    console = Console(stderr=True)
+    began = time.monotonic()
+    shown = Live(console=console, auto_refresh=False, transient=True) if console.is_terminal else None
+    last = 0.0
+
+    def tick() -> None:
+        nonlocal last
+        if shown and time.monotonic() - last > REFRESH_SECONDS:
+            last = time.monotonic()
+            shown.update(_progress(title, facts(), last - began), refresh=True)
+
+    restore = _terminate_like_interrupt()
+    try:
+        if shown:
+            shown.start()
+        run(tb, on_tick=tick)
+        return Outcome(time.monotonic() - began, False)
+    except KeyboardInterrupt:
+        return Outcome(time.monotonic() - began, True)
+    finally:
+        if shown:
+            shown.stop()
+        restore()
+
+
+def _terminate_like_interrupt() -> Callable[[], None]:
+    """SIGTERM raises KeyboardInterrupt until the returned function is called."""
+    if threading.current_thread() is not threading.main_thread():
+        return lambda: None
+
+    def interrupt(number: int, frame: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    return lambda: (signal.signal(signal.SIGTERM, before), None)[1]
+
+
+def _progress(title: str, facts: Mapping[str, Any], seconds: float) -> Table:
+    shown = Table(title=f"{title}, {seconds:.0f} s", title_justify="left", show_header=False, box=None)
+    for name, value in facts.items():
+        shown.add_row(name, _number(value))
+    return shown
+
+
+def final_table(title: str, streaming: Mapping[str, Any], rates: Mapping[str, Any]) -> Table:
+    """Counters of the flowgraph and, where there is a truth, error rates with their confidence intervals."""
+    shown = Table(title=title, title_justify="left", show_header=False)
+    for name, value in streaming.items():
+        shown.add_row(name, _number(value))
+    if rates:
+        shown.add_section()
+    for name, label in RATES.items():
+        if rates.get(name) is not None:
+            shown.add_row(label, _rate(rates, name))
+    return shown
+
+
+def _rate(rates: Mapping[str, Any], name: str) -> str:
+    interval = rates.get(f"{name}_ci95")
+    return _number(rates[name]) + (f"  ({_number(interval[0])} to {_number(interval[1])})" if interval else "")
+
+
+def _number(value: Any) -> str:
+    if not isinstance(value, float):
+        return str(value)
+    return f"{value:.1f}" if abs(value) >= 100 else f"{value:.3g}"
+
+
+def streaming_facts(stats: Mapping[str, Any], outcome: Outcome, digest: str, expected: int | None) -> dict[str, Any]:
+    """What the flowgraph did, for the table and for JSON. ``lost`` frames were ``expected`` and have no answer."""
+    frames, interrupted = stats["frames"], outcome.interrupted
+    lost = 0 if expected is None or interrupted else expected - frames
+    return {
+        "receiver": stats["receiver"],
+        "frames": frames,
+        "frames_per_second": frames / outcome.seconds,
+        "seconds": outcome.seconds,
+        "receiver_seconds": stats["seconds"],
+        "active_per_frame": stats["active"] / max(frames, 1),
+        "packets": stats["packets"],
+        "lost": lost,
+        "dropped": stats["dropped"],
+        "rejected": stats["rejected"],
+        "peak_memory_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        "digest": digest,
+        "interrupted": interrupted,
+    }
+
+
+def labelled(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """The facts that a person wants to see."""
+    return {
+        "receiver": facts["receiver"],
+        "frames": f"{facts['frames']}, {facts['frames_per_second']:.1f} per second" + (" (interrupted)" if facts["interrupted"] else ""),
+        "lost frames": f"{facts['lost']} ({facts['dropped']} dropped, {facts['rejected']} rejected)",
+        "active users per frame": facts["active_per_frame"],
+        "packets received": facts["packets"],
+        "time in the receiver": f"{facts['receiver_seconds']:.2f} of {facts['seconds']:.2f} s",
+        "peak memory": f"{facts['peak_memory_mib']:.0f} MiB",
+        "digest": facts["digest"][:16],
+    }
+
+
+def finish(outcome: Outcome) -> None:
+    """Exit code 130 after Ctrl-C."""
+    if outcome.interrupted:
+        sys.stdout.flush()
+        sys.exit(130)
+
+
+def explain(error: MassaccessError, traceback: bool) -> MassaccessError:
+    """Prints the traceback of a block that failed, on request; returns the error, to be raised."""
+    if traceback and hasattr(error, "details"):
+        click.echo(error.details, err=True)
+    return error

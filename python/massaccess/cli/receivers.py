@@ -1,0 +1,47 @@
+"""``massaccess receivers``: what the registry holds, with sources."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from .. import __version__
+from ..registry import KINDS, RECEIVERS
+from ._json import json_option, write_json
+
+
+@click.command()
+@click.option("--kind", type=click.Choice(KINDS), help="Only this kind.")
+@json_option
+def command(kind: str | None, json_path: Path | None) -> None:
+    """List the receivers that `run`, `evaluate` and the GNU Radio blocks know by name."""
+    rows = describe(kind)
+    if json_path is None:
+        Console().print(table(rows))
+    else:
+        write_json(json_path, {"version": __version__, "receivers": rows})
+
+
+def describe(kind: str | None = None) -> list[dict[str, Any]]:
+    """Name, kind, summary, source and whether it is a genie, of every receiver or of one kind."""
+    return [
+        {"name": name, "kind": entry.kind, "summary": entry.summary, "source": entry.source, "genie": entry.genie}
+        for name, entry in RECEIVERS.items()
+        if kind in (None, entry.kind)
+    ]
+
+
+def table(rows: list[dict[str, Any]]) -> Table:
+    """The list for people; genies carry a star."""
+    shown = Table(
+        "name", "kind", "what", "source", caption="* genie: knows the truth, or part of it; for bounds only", row_styles=["", "dim"]
+    )
+    shown.columns[0].no_wrap = True
+    shown.columns[2].overflow = "fold"
+    for row in rows:
+        shown.add_row(row["name"] + ("*" if row["genie"] else ""), row["kind"], row["summary"], row["source"])
+    return shown

@@ -1,0 +1,162 @@
+"""``massaccess run``: simulated frames through a GNU Radio flowgraph."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+
+from .. import __version__
+from ..core import SNR_CONVENTIONS, SystemConfig
+from ..errors import MassaccessError
+from ..forward.channels import CHANNELS
+from ..forward.modulation import MODULATIONS
+from ._json import json_option, write_json
+from ._live import explain, final_table, finish, labelled, streaming_facts, watch
+
+SYSTEM = (  # option, field of SystemConfig, type, help
+    ("--users", "users", int, "Potential users of the cell."),
+    ("--rows", "rows", int, "Rows of the planar array."),
+    ("--columns", "columns", int, "Columns of the planar array."),
+    ("--activity", "activity", float, "Probability that a user is awake in a frame."),
+    ("--active-users", "active_users", int, "Fixed number of active users per frame, instead of --activity."),
+    ("--pilots", "pilot_len", int, "Pilot symbols of a frame."),
+    ("--data", "data_len", int, "Data symbols of a frame; 0: activity detection only."),
+    ("--modulation", "modulation", click.Choice(sorted(MODULATIONS)), "Constellation of the data."),
+    ("--snr-db", "snr_db", float, "Signal-to-noise ratio [dB]."),
+    ("--snr-convention", "snr_convention", click.Choice(SNR_CONVENTIONS), "What --snr-db relates to the noise."),
+    ("--channel", "channel", str, f"Channel model: {', '.join(CHANNELS)}, or FILE.npz."),
+    ("--cfo-hz", "cfo_hz", float, "Largest carrier frequency offset of a user [Hz]."),
+)
+
+
+class Bits(click.ParamType):
+    """A number of converter bits, or ``inf``."""
+
+    name = "bits"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        if str(value) in ("inf", "0"):
+            return 0
+        try:
+            return int(value)
+        except ValueError:
+            self.fail(f"{value!r}: pass a whole number of bits, or inf for an ideal converter", param, ctx)
+
+
+def system_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Adds an option for each line of `SYSTEM`; one that is not given leaves the configuration as it is."""
+    defaults = SystemConfig()
+    for flag, name, kind, text in reversed(SYSTEM):
+        default = getattr(defaults, name)
+        note = "" if default is None else f"  [default: {default}]"
+        command = click.option(flag, name, type=kind, default=None, help=text + note)(command)
+    return click.option("--adc-bits", type=Bits(), default=None, metavar="BITS", help="Converter bits per real part, or inf.  [default: inf]")(command)
+
+
+def streaming_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Options of the receiver block, the same for `run` and `receive`."""
+    for option in reversed(
+        (
+            click.option("--receiver", default="jcedd", show_default=True, help="Name in the registry; see `massaccess receivers`."),
+            click.option("--max-batch", type=click.IntRange(1), default=32, show_default=True, help="Most frames decoded in one go."),
+            click.option(
+                "--overflow",
+                type=click.Choice(("block", "drop_oldest")),
+                default="block",
+                show_default=True,
+                help="When the receiver is too slow: let the source wait, or drop frames and count them.",
+            ),
+            click.option("--queue", "queue_frames", type=click.IntRange(1), default=64, show_default=True, help="Most frames that wait."),
+            click.option("--device", type=click.Choice(("auto", "cpu", "cuda")), default="auto", show_default=True, help="Where to compute."),
+            click.option("--threads", type=click.IntRange(0), default=0, show_default=True, help="Threads of the receiver; 0: all cores."),
+            click.option("--publish", metavar="ENDPOINT", default="", help="Publish results over ZMQ, e.g. tcp://127.0.0.1:5555."),
+            click.option("--traceback", is_flag=True, help="When a block fails, show where."),
+            json_option,
+        )
+    ):
+        command = option(command)
+    return command
+
+
+@click.command()
+@click.option(
+    "--config", "config_path", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="TOML file with a [system] table; options override it."
+)
+@system_options
+@click.option("--frames", type=click.IntRange(0), default=2000, show_default=True, help="Frames to send; 0: until Ctrl-C.")
+@click.option("--rate", type=click.FloatRange(0), default=0.0, help="Frames per second that are sent; 0: as fast as it goes.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Equal seeds give equal frames and, with --overflow block, equal digests.")
+@click.option("--record", metavar="PATH", default="", help="Record what the receiver sees, as SigMF.")
+@click.option("--overwrite", is_flag=True, help="Let --record replace a recording of that name.")
+@streaming_options
+def command(config_path: Path | None, json_path: Path | None, traceback: bool, **options: Any) -> None:
+    """Stream simulated frames through a GNU Radio flowgraph and report how well they are received.
+
+    Exit code 1 when a block fails, 130 after Ctrl-C (with the results so far).
+    """
+    config = configure(config_path, options)
+    radio = blocks()
+    name, frames, seed = options.pop("receiver"), options["frames"], options["seed"]
+    tb = radio.uplink(config, name, **options)
+    try:
+        outcome = watch(radio.run, tb, f"{name}, {config.users} users, {config.antennas} antennas", lambda: progress(tb, frames))
+    except MassaccessError as error:
+        raise explain(error, traceback) from error
+    rates = tb.meter.summary()
+    facts = streaming_facts(tb.receiver.stats(), outcome, tb.receiver.digest(), frames or None)
+    if json_path is None or str(json_path) != "-":
+        Console().print(final_table(headline(config), labelled(facts), rates))
+    if json_path is not None:
+        write_json(json_path, document(config, seed, facts, rates))
+    finish(outcome)
+
+
+def configure(path: Path | None, options: dict[str, Any]) -> SystemConfig:
+    """Takes the options that describe the system out of ``options``, and lays them over the file, or over the defaults."""
+    config = SystemConfig() if path is None else SystemConfig.from_toml(path)
+    changes = {name: options.pop(name) for _, name, _, _ in SYSTEM}
+    bits = options.pop("adc_bits")
+    if bits is not None:
+        changes["adc_bits"] = bits or None
+    return config.replace(**{name: value for name, value in changes.items() if value is not None or name == "adc_bits"})
+
+
+def blocks() -> Any:
+    """The package `gnuradio.massaccess`, or an error that says how to get it."""
+    try:
+        from gnuradio import massaccess
+    except Exception as error:  # another NumPy, a broken installation: GNU Radio fails in many ways
+        raise MassaccessError(
+            f"GNU Radio cannot be imported ({type(error).__name__}: {error}): install it (apt-get install gnuradio) and use its Python, "
+            "/usr/bin/python3 -m venv --system-site-packages; `massaccess doctor` tells more, and `massaccess evaluate` works without it"
+        ) from error
+    return massaccess
+
+
+def progress(tb: Any, frames: int) -> dict[str, Any]:
+    """What the display shows while the flowgraph runs."""
+    stats, summary = tb.receiver.stats(), tb.meter.summary()
+    done = stats["frames"]
+    shown = {"frames": f"{done} of {frames}" if frames else str(done), "active users per frame": stats["active"] / max(done, 1)}
+    shown |= {"dropped": stats["dropped"], "rejected": stats["rejected"], "queue": stats["queue"]}
+    return shown | {name: summary[name] for name in ("aep", "ser", "fer") if summary.get(name) is not None}
+
+
+def headline(config: SystemConfig) -> str:
+    """The configuration in one line."""
+    active = f"{config.active_users} active" if config.active_users else f"activity {config.activity:g}"
+    converter = f", {config.adc_bits}-bit converters" if config.adc_bits else ""
+    return (
+        f"{config.users} users ({active}), {config.rows}x{config.columns} antennas, {config.pilot_len}+{config.data_len} symbols, "
+        f"{config.snr_db:g} dB, {config.channel}{converter}"
+    )
+
+
+def document(config: SystemConfig, seed: int | None, facts: dict[str, Any], rates: dict[str, Any]) -> dict[str, Any]:
+    """What ``--json`` writes; ``results`` has the form of `massaccess evaluate`."""
+    result = {"receiver": facts["receiver"], "snr_db": config.snr_db, "pilots": config.pilot_len, **rates} if rates else None
+    return {"config": config.to_dict(), "version": __version__, "seed": seed, "results": [result] if result else [], "flowgraph": facts}

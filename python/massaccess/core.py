@@ -1,0 +1,304 @@
+"""The types that everything else is written in.
+
+Signal model, per frame, with ``users`` N, ``antennas`` M, ``pilot_len`` L and ``data_len`` D::
+
+    pilot_rx [L, M] = pilots  [L, N] diag(active) channel [N, M] + noise
+    data_rx  [D, M] = symbols [D, N] diag(active) channel [N, M] + noise       then the front end
+
+Conventions, stated here once:
+
+* Everything is complex and batch first. ``noise_var`` and every ``sigma**2`` are the *total* variance of a complex entry.
+* A score is ``d/dx* log p``; then ``mean = x + sigma**2 * score`` and a Langevin step ``x + eta*score + sqrt(2*eta)*CN(0,1)``
+  look like the real formulas.
+* Planar arrays count antennas row by row: ``index = row * columns + column``, row 0 on top.
+* Channels have mean power 1 per antenna and user (E||h||^2 = M) unless path loss is the point of the experiment.
+* ``symbols`` of an estimate are unbiased: ``symbols = x + CN(0, symbol_var)``, so that hard decisions, log-likelihood ratios and
+  constellation plots all follow from the same two tensors.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+
+from .errors import ConfigError, NotFiniteError, ShapeError, unknown
+
+SNR_CONVENTIONS = ("received", "per-user")
+EMPTY: Mapping[str, Any] = MappingProxyType({})
+
+
+@dataclass(frozen=True)
+class SystemConfig:
+    """One situation: who sends what over which channel to which array. Immutable; reads and writes TOML.
+
+    ``snr_db`` is, with ``snr_convention="received"``, E||SH||^2 / E||W||^2 over the ensemble (papers P1 and P2: the noise variance is
+    expected active users / snr for channels of unit power), and 1 / noise_var per user with ``"per-user"`` (P4).
+
+    ``active_users`` fixes the number of active users per frame; without it each user is awake with probability ``activity``.
+    With ``active_users == users`` receivers know who is active. ``adc_bits`` counts bits per real part; ``None`` is an ideal converter.
+    """
+
+    users: int = 128
+    rows: int = 8
+    columns: int = 8
+    pilot_len: int = 28
+    data_len: int = 37
+    activity: float = 0.1
+    active_users: int | None = None
+    modulation: str = "qpsk"
+    snr_db: float = 15.0
+    snr_convention: str = "received"
+    adc_bits: int | None = None
+    channel: str = "uma"
+    power_control: bool = True
+    pilot_kind: str = "qpsk"
+    pilot_seed: int = 0
+    sample_rate_hz: float = 15e3
+    carrier_hz: float = 3.5e9
+    cfo_hz: float = 0.0
+    chain_phase_deg: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name in ("users", "rows", "columns", "pilot_len"):
+            _require(getattr(self, name) >= 1, f"{name} is {getattr(self, name)}: it counts things, pass 1 or more")
+        _require(self.data_len >= 0, f"data_len is {self.data_len}: pass 0 (pilots only) or more")
+        _require(0 < self.activity <= 1, f"activity is {self.activity}: a probability in (0, 1]")
+        if self.active_users is not None:
+            _require(1 <= self.active_users <= self.users, f"active_users is {self.active_users}: pass 1 to users={self.users}")
+        if self.adc_bits is not None:
+            _require(1 <= self.adc_bits <= 16, f"adc_bits is {self.adc_bits}: pass 1 to 16, or none for an ideal converter")
+        if self.snr_convention not in SNR_CONVENTIONS:
+            raise unknown("SNR convention", self.snr_convention, SNR_CONVENTIONS)
+        _require(self.sample_rate_hz > 0, f"sample_rate_hz is {self.sample_rate_hz}: pass symbols per second")
+
+    @property
+    def antennas(self) -> int:
+        """Number of antennas M."""
+        return self.rows * self.columns
+
+    @property
+    def frame_len(self) -> int:
+        """Symbols per frame, pilots and data."""
+        return self.pilot_len + self.data_len
+
+    @property
+    def activity_prior(self) -> float:
+        """Probability that a user is active, as a receiver may know it; 1 when all are."""
+        return self.activity if self.active_users is None else self.active_users / self.users
+
+    @property
+    def noise_var(self) -> float:
+        """Total variance of a complex noise entry, for unit-power symbols and channels."""
+        snr = 10 ** (self.snr_db / 10)
+        return (self.activity_prior * self.users if self.snr_convention == "received" else 1.0) / snr
+
+    @property
+    def received_power(self) -> float:
+        """E|y|^2 of one antenna sample, signal plus noise: what a slow gain control settles on."""
+        return self.activity_prior * self.users + self.noise_var
+
+    def replace(self, **changes: Any) -> SystemConfig:
+        """A copy with some fields changed."""
+        return dataclasses.replace(self, **changes)
+
+    def to_dict(self) -> dict[str, Any]:
+        """All fields that have a value, ready for TOML or JSON."""
+        return {name: value for name, value in dataclasses.asdict(self).items() if value is not None}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> SystemConfig:
+        """The inverse of `to_dict`; an unknown key is an error that lists the known ones."""
+        known = [item.name for item in dataclasses.fields(cls)]
+        for name in values:
+            if name not in known:
+                raise unknown("field of SystemConfig", name, known)
+        return cls(**values)
+
+    @classmethod
+    def from_toml(cls, path: str | Path) -> SystemConfig:
+        """Reads the ``[system]`` table of a TOML file."""
+        with open(path, "rb") as stream:
+            document = tomllib.load(stream)
+        if "system" not in document:
+            raise ConfigError(f"{path} has no [system] table: put the fields of SystemConfig under one")
+        return cls.from_dict(document["system"])
+
+    def to_toml(self) -> str:
+        """A TOML document with one ``[system]`` table."""
+        import tomli_w
+
+        return tomli_w.dumps({"system": self.to_dict()})
+
+
+@dataclass(frozen=True)
+class FrontEnd:
+    """The converters behind the antennas. ``bits`` per real part (``None``: ideal); ``scale`` is the root mean square per real part that
+    the gain control settled on, in the units of ``pilot_rx``; ``distortion_var`` is the variance that the converter adds to a complex
+    entry when it is seen as ``output = input + distortion`` (zero for an ideal one)."""
+
+    bits: int | None = None
+    scale: float = 1.0
+    distortion_var: float = 0.0
+
+
+@dataclass(frozen=True)
+class Frame:
+    """The truth of a batch of frames; no receiver sees it.
+
+    active [B N] bool; bits [B N C] uint8, the C = data_len * bits-per-symbol bits on the air (payload, CRC, padding);
+    symbols [B D N] complex; channel [B N M] complex (drawn for every user, active or not); start: index of the first frame.
+    """
+
+    active: Tensor
+    bits: Tensor
+    symbols: Tensor
+    channel: Tensor
+    start: int = 0
+
+    def __len__(self) -> int:
+        return self.active.shape[0]
+
+
+@dataclass(frozen=True)
+class Observation:
+    """Everything that a receiver may know about a batch of frames.
+
+    pilot_rx [B L M] and data_rx [B D M] complex, as the front end gave them; pilots [L N] complex; noise_var: thermal noise variance per
+    complex entry; activity: prior probability that a user is active (1: all are, and it is known); modulation: name of the constellation;
+    front_end: the converters; user_gain [B N] real: mean channel power of each user, where it is known (otherwise 1);
+    channel_cov [M M] complex: long-term covariance E[h h^H] over the user ensemble, where it is known; meta: free-form, never required.
+
+    Raises ShapeError, NotFiniteError or ConfigError when the parts do not fit.
+    """
+
+    pilot_rx: Tensor
+    data_rx: Tensor
+    pilots: Tensor
+    noise_var: float
+    activity: float = 0.1
+    modulation: str = "qpsk"
+    front_end: FrontEnd = FrontEnd()
+    user_gain: Tensor | None = None
+    channel_cov: Tensor | None = None
+    meta: Mapping[str, Any] = field(default_factory=lambda: EMPTY)
+
+    def __post_init__(self) -> None:
+        for name, rank, layout in (("pilot_rx", 3, "frame, pilot, antenna"), ("data_rx", 3, "frame, symbol, antenna"), ("pilots", 2, "pilot, user")):
+            _check_tensor(name, getattr(self, name), rank, layout)
+        frames, pilot_len, antennas = self.pilot_rx.shape
+        if self.pilots.shape[0] != pilot_len:
+            raise ShapeError(
+                f"pilots are {list(self.pilots.shape)} but pilot_rx has {pilot_len} symbols a frame: pass pilots[:{pilot_len}] or slice the frame first"
+            )
+        if self.data_rx.shape[0] != frames or self.data_rx.shape[2] != antennas:
+            raise ShapeError(
+                f"data_rx is {list(self.data_rx.shape)} but pilot_rx has {frames} frames and {antennas} antennas: cut both from the same frames"
+            )
+        if self.user_gain is not None and self.user_gain.shape != (frames, self.users):
+            raise ShapeError(f"user_gain is {list(self.user_gain.shape)}: pass one mean power per frame and user, [{frames}, {self.users}]")
+        if self.channel_cov is not None and self.channel_cov.shape != (antennas, antennas):
+            raise ShapeError(f"channel_cov is {list(self.channel_cov.shape)} but there are {antennas} antennas: pass [antennas, antennas]")
+        _require(self.noise_var > 0, f"noise_var is {self.noise_var}: pass the variance of the receiver noise, above 0")
+        _require(0 < self.activity <= 1, f"activity is {self.activity}: a prior probability in (0, 1]")
+
+    @property
+    def frames(self) -> int:
+        return self.pilot_rx.shape[0]
+
+    @property
+    def users(self) -> int:
+        return self.pilots.shape[1]
+
+    @property
+    def antennas(self) -> int:
+        return self.pilot_rx.shape[2]
+
+    @property
+    def pilot_len(self) -> int:
+        return self.pilot_rx.shape[1]
+
+    @property
+    def data_len(self) -> int:
+        return self.data_rx.shape[1]
+
+    @property
+    def all_active(self) -> bool:
+        """Whether every user is known to be active."""
+        return self.activity == 1
+
+    @property
+    def linear_noise_var(self) -> float:
+        """Noise variance for a receiver that takes the converter's distortion as additional white noise."""
+        return self.noise_var + self.front_end.distortion_var
+
+    def to(self, device: torch.device | str) -> Observation:
+        """The same observation on another device."""
+        moved = {name: getattr(self, name) for name in ("pilot_rx", "data_rx", "pilots", "user_gain", "channel_cov")}
+        return dataclasses.replace(self, **{name: value if value is None else value.to(device) for name, value in moved.items()})
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a receiver found.
+
+    activity [B N] real in [0, 1], posterior probability or a monotone score with 0.5 as the decision threshold; channel [B N M] complex,
+    zero rows for users found inactive; symbols [B D N] complex and symbol_var [B D N] real: ``symbols = x + CN(0, symbol_var)``, zero with
+    infinite variance for users found inactive; info: diagnostics by name (iterations, residuals, ``nfe`` = network evaluations per frame).
+    A pure activity detector leaves channel and symbols ``None``.
+    """
+
+    activity: Tensor
+    channel: Tensor | None = None
+    symbols: Tensor | None = None
+    symbol_var: Tensor | None = None
+    info: Mapping[str, Any] = field(default_factory=lambda: EMPTY)
+
+    @property
+    def active(self) -> Tensor:
+        """Decisions [B N] bool."""
+        return self.activity > 0.5
+
+
+@runtime_checkable
+class Prior(Protocol):
+    """A distribution of the unknowns, known through its denoiser. The score follows: (mean - x) / sigma**2."""
+
+    def moments(self, x: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
+        """E[x0 | x] and Var[x0 | x] for x = x0 + sigma * CN(0, 1)."""
+        ...
+
+
+@runtime_checkable
+class Likelihood(Protocol):
+    """What the front end says of the noiseless received samples; (mean - z) / var is the score of the observation."""
+
+    def moments(self, z: Tensor, var: Tensor) -> tuple[Tensor, Tensor]:
+        """E[z0 | y] and Var[z0 | y] for the prior z0 ~ CN(z, var)."""
+        ...
+
+
+@runtime_checkable
+class Receiver(Protocol):
+    """Observation in, estimate out. Genies take the truth as well, as the keyword ``truth``."""
+
+    def __call__(self, obs: Observation, *, generator: torch.Generator | None = None) -> Estimate: ...
+
+
+def _require(condition: bool, message: str) -> None:
+    if not condition:
+        raise ConfigError(message)
+
+
+def _check_tensor(name: str, value: Tensor, rank: int, layout: str) -> None:
+    if value.ndim != rank or not value.is_complex():
+        raise ShapeError(f"{name} is {value.dtype} of shape {list(value.shape)}: pass a complex tensor [{layout}]")
+    if not bool(torch.isfinite(torch.view_as_real(value.resolve_conj())).all()):
+        raise NotFiniteError(f"{name} holds NaN or infinity: drop the frame, or find the block before this one that made it")

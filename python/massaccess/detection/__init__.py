@@ -1,0 +1,1 @@
+"""Data detection with known or estimated channels."""

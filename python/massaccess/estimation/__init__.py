@@ -1,0 +1,1 @@
+"""Channel estimation from known or soft symbols."""

@@ -1,0 +1,1 @@
+"""Metrics, Monte Carlo sweeps and figures."""

@@ -1,0 +1,1 @@
+"""Nature: pilots, modulation, framing, channels, front end, and simulate."""

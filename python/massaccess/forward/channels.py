@@ -1,0 +1,366 @@
+"""Channel models: who draws the rows of ``channel`` [frame user antenna].
+
+Every model is a frozen dataclass with one method, ``draw``, and one attribute, ``covariance``. `CHANNELS` is the one list of names;
+`make_channel` turns the name in a `SystemConfig` into a model.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import math
+import os
+import zipfile
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..core import SystemConfig
+from ..errors import ConfigError, FormatError, ShapeError, unknown
+from ..rng import complex_normal
+
+DATA = Path(__file__).resolve().parent.parent / "data"
+SPLITS = ("train", "test")
+SHIPPED_GRID = (8, 8)  # rows and columns of the arrays in the shipped banks
+
+
+class ChannelModel(Protocol):
+    """A distribution of channels over the users of a cell.
+
+    ``covariance`` [M M] complex64 is the long-term E[h h^H] over the user ensemble (over the training half, for a bank); ``None`` when it
+    is the identity or must not be known.
+    """
+
+    @property
+    def covariance(self) -> Tensor | None: ...
+
+    def draw(self, frames: int, users: int, *, generator: torch.Generator) -> tuple[Tensor, Tensor | None]:
+        """Channels [frames users M] complex64 on the generator's device; each user's mean power gain [frames users], ``None``: all 1."""
+        ...
+
+
+@dataclass(frozen=True)
+class Rayleigh:
+    """Independent Rayleigh fading: every entry CN(0, 1).
+
+    >>> channel, gain = Rayleigh(antennas=4).draw(2, 3, generator=torch.Generator().manual_seed(0))
+    >>> channel.shape, gain
+    (torch.Size([2, 3, 4]), None)
+    """
+
+    antennas: int
+
+    @property
+    def covariance(self) -> Tensor | None:
+        return None
+
+    def draw(self, frames: int, users: int, *, generator: torch.Generator) -> tuple[Tensor, Tensor | None]:
+        return complex_normal(frames, users, self.antennas, generator=generator), None
+
+
+@dataclass(frozen=True)
+class PathLoss:
+    """Rayleigh fading times the path loss of users spread evenly over the disc around the array, without its centre.
+
+    The loss is 128.1 + 37.6 log10(d / km) dB (3GPP TR 36.942, urban macro cell at 2 GHz; no shadowing), with users between ``min_km`` and
+    ``max_km``. P0 uses the same formula and leaves both distances out; the defaults are this project's. With ``power_control`` every user
+    inverts its loss, and what is left is plain Rayleigh fading. Without, gains are scaled to mean 1 over the disc and returned.
+
+    >>> channel, gain = PathLoss(antennas=4, power_control=False).draw(2, 3, generator=torch.Generator().manual_seed(0))
+    >>> channel.shape, gain.shape
+    (torch.Size([2, 3, 4]), torch.Size([2, 3]))
+    """
+
+    antennas: int
+    power_control: bool = True
+    min_km: float = 0.05
+    max_km: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.min_km < self.max_km:
+            raise ConfigError(f"users between {self.min_km} and {self.max_km} km: pass 0 < min_km < max_km")
+
+    @property
+    def covariance(self) -> Tensor | None:
+        return None
+
+    def draw(self, frames: int, users: int, *, generator: torch.Generator) -> tuple[Tensor, Tensor | None]:
+        fading = complex_normal(frames, users, self.antennas, generator=generator)
+        if self.power_control:
+            return fading, None
+        share = torch.rand(frames, users, generator=generator, device=generator.device)
+        distance_km = torch.sqrt(self.min_km**2 + share * (self.max_km**2 - self.min_km**2))
+        gain = torch.pow(10.0, -path_loss_db(distance_km) / 10) / self.mean_gain()
+        return fading * gain.sqrt().unsqueeze(-1), gain
+
+    def mean_gain(self) -> float:
+        """Mean power gain over the disc, in closed form: the distance has density 2 d / (max^2 - min^2) on [min, max].
+
+        >>> round(10 * math.log10(PathLoss(antennas=1).mean_gain()), 2)
+        -104.66
+        """
+        slope = 3.76
+        area = self.max_km**2 - self.min_km**2
+        return 10**-12.81 * 2 / area * (self.min_km ** (2 - slope) - self.max_km ** (2 - slope)) / (slope - 2)
+
+
+def path_loss_db(distance_km: Tensor) -> Tensor:
+    """Path loss 128.1 + 37.6 log10(d / km) [dB].
+
+    >>> path_loss_db(torch.tensor([1.0, 0.1]))
+    tensor([128.1000,  90.5000])
+    """
+    return 128.1 + 37.6 * torch.log10(distance_km)
+
+
+@dataclass(frozen=True)
+class Kronecker:
+    """Rayleigh fading that neighbouring antennas share: covariance R_row (x) R_col with exponential correlation.
+
+    Entry (i, j) of either factor is ``correlation ** |i - j|`` (Loyka 2001, "Channel capacity of MIMO architecture using the exponential
+    correlation matrix"); the antenna index is row * columns + column, so the row factor comes first in the Kronecker product.
+
+    >>> Kronecker(rows=2, columns=2, correlation=0.5).covariance.real
+    tensor([[1.0000, 0.5000, 0.5000, 0.2500],
+            [0.5000, 1.0000, 0.2500, 0.5000],
+            [0.5000, 0.2500, 1.0000, 0.5000],
+            [0.2500, 0.5000, 0.5000, 1.0000]])
+    """
+
+    rows: int
+    columns: int
+    correlation: float = 0.7
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.correlation < 1:
+            raise ConfigError(f"correlation is {self.correlation}: pass 0 (independent antennas) up to, but not including, 1")
+
+    @property
+    def covariance(self) -> Tensor | None:
+        return torch.kron(self._factor(self.rows), self._factor(self.columns)).to(torch.complex64)
+
+    def draw(self, frames: int, users: int, *, generator: torch.Generator) -> tuple[Tensor, Tensor | None]:
+        root = torch.kron(torch.linalg.cholesky(self._factor(self.rows)), torch.linalg.cholesky(self._factor(self.columns)))
+        white = complex_normal(frames, users, self.rows * self.columns, generator=generator)
+        return white @ root.T.to(white), None
+
+    def _factor(self, size: int) -> Tensor:
+        index = torch.arange(size, dtype=torch.float64)
+        return self.correlation ** (index[:, None] - index[None, :]).abs()
+
+
+@dataclass(frozen=True, eq=False)
+class Bank:
+    """Channels from a list, for instance a file of simulated or measured ones.
+
+    h [n M] complex64, gain_db [n] (each user's own gain before normalisation, for reference). The first ``train`` rows are the training
+    half, the others the test half, and only the half that ``split`` names is ever drawn. ``covariance`` is the mean of h h^H over the
+    training half, whichever is drawn: what a base station learns beforehand. It is ``None`` without a training half.
+
+    >>> bank = Bank(torch.eye(6, dtype=torch.complex64), torch.zeros(6), train=3)
+    >>> channel, _ = bank.draw(1, 3, generator=torch.Generator().manual_seed(0))
+    >>> channel[0].abs().sum(0)
+    tensor([0., 0., 0., 1., 1., 1.])
+    """
+
+    h: Tensor = field(repr=False)
+    gain_db: Tensor = field(repr=False)
+    train: int = 0
+    split: str = "test"
+    name: str = "bank"
+
+    def __post_init__(self) -> None:
+        if self.h.ndim != 2 or not self.h.is_complex() or self.gain_db.shape != self.h.shape[:1]:
+            raise ShapeError(
+                f"h is {self.h.dtype} {list(self.h.shape)} and gain_db {list(self.gain_db.shape)}: pass complex [n, antennas] and real [n]"
+            )
+        if self.split not in SPLITS:
+            raise unknown("split", self.split, SPLITS)
+        if not 0 <= self.train <= len(self.h):
+            raise ConfigError(f"train is {self.train} but {self.name} has {len(self.h)} channels: pass the length of the training half")
+        if len(self.rows) == 0:
+            other = "test" if self.split == "train" else "train"
+            raise ConfigError(
+                f"{self.name} has no {self.split} half (train={self.train} of {len(self.h)}): pass split='{other}' or make a new bank"
+            )
+
+    @classmethod
+    def load(cls, path: str | Path, *, split: str = "test") -> Bank:
+        """One half of the file that `read_bank` reads, with its errors."""
+        stored = read_bank(path)
+        return cls(torch.from_numpy(stored["h"]), torch.from_numpy(stored["gain_db"]), stored["train"], split, str(path))
+
+    @property
+    def antennas(self) -> int:
+        return self.h.shape[1]
+
+    @property
+    def rows(self) -> Tensor:
+        """The half that is drawn, [n' M]."""
+        return self.h[self.train :] if self.split == "test" else self.h[: self.train]
+
+    @functools.cached_property
+    def covariance(self) -> Tensor | None:
+        half = self.h[: self.train]
+        return half.T @ half.conj() / self.train if self.train else None
+
+    def draw(self, frames: int, users: int, *, generator: torch.Generator) -> tuple[Tensor, Tensor | None]:
+        """Distinct channels within a frame, each turned by a random phase of its own; gains are normalised away, so ``None``."""
+        rows, device = self.rows, generator.device
+        if users > len(rows):
+            raise ConfigError(
+                f"{self.name} has {len(rows)} {self.split} channels for {users} users a frame: pass users={len(rows)} or make a larger bank"
+            )
+        index = torch.stack([torch.randperm(len(rows), generator=generator, device=device)[:users] for _ in range(frames)])
+        turn = 2 * math.pi * torch.rand(frames, users, 1, generator=generator, device=device)
+        return rows.to(device)[index] * torch.polar(torch.ones_like(turn), turn), None
+
+
+def read_bank(path: str | Path) -> dict[str, Any]:
+    """A channel bank as `banks.save_bank` takes it: h [n M] complex64, gain_db [n] float32, train, recipe.
+
+    The ``.npz`` file has ``h`` (complex [n, M], or real [n, M, 2]: real and imaginary parts), ``gain_db`` [n], and if it likes ``train``
+    (length of the training half, otherwise 0) and ``recipe`` (JSON text). Nothing is ever unpickled.
+    Raises ConfigError when there is no such file, FormatError when it is not a channel bank.
+    """
+    if not Path(path).is_file():
+        raise ConfigError(f"no channel bank at {path}: check the path, or make one with `massaccess channels generate --out FILE.npz`")
+    try:
+        with open(path, "rb") as stream, np.load(stream, allow_pickle=False) as stored:
+            arrays = {key: stored[key] for key in stored.files}
+    except (ValueError, OSError, EOFError, AttributeError, TypeError, RuntimeError, MemoryError, zipfile.BadZipFile, zlib.error) as error:
+        raise FormatError(
+            f"{path} is not a readable channel bank ({error}): copy it again whole, or remake it with plain arrays"
+        ) from error
+    return {name: check(arrays, path) for name, check in _CHECKS.items()}
+
+
+def _checked_h(arrays: dict[str, np.ndarray], path: str | Path) -> np.ndarray:
+    h = _required(arrays, "h", path)
+    if h.dtype.kind == "f" and h.ndim == 3 and h.shape[2] == 2:
+        h = np.ascontiguousarray(h, dtype=np.float32).view(np.complex64)[..., 0]
+    if h.dtype.kind != "c" or h.ndim != 2 or h.size == 0:
+        raise FormatError(f"h of {path} is {h.dtype} {list(h.shape)}: store complex [n, antennas], or real [n, antennas, 2]")
+    return _finite(h, np.complex64, "h", path)
+
+
+def _checked_gain(arrays: dict[str, np.ndarray], path: str | Path) -> np.ndarray:
+    gain_db, count = _required(arrays, "gain_db", path), len(arrays["h"])
+    if gain_db.dtype.kind not in "fiu" or gain_db.shape != (count,):
+        raise FormatError(f"gain_db of {path} is {gain_db.dtype} {list(gain_db.shape)}: store one real number per channel, [{count}]")
+    return _finite(gain_db, np.float32, "gain_db", path)
+
+
+def _checked_train(arrays: dict[str, np.ndarray], path: str | Path) -> int:
+    train, count = arrays.get("train", np.array(0)), len(arrays["h"])
+    if train.dtype.kind not in "iu" or train.ndim != 0 or not 0 <= int(train) <= count:
+        raise FormatError(f"train of {path} is {train.dtype} {train}: store one integer from 0 to {count}, the length of the training half")
+    return int(train)
+
+
+def _checked_recipe(arrays: dict[str, np.ndarray], path: str | Path) -> dict[str, Any]:
+    try:
+        return dict(json.loads(str(arrays.get("recipe", "{}"))))
+    except (TypeError, ValueError) as error:
+        raise FormatError(f"recipe of {path} is not a JSON object ({error}): store it with save_bank") from error
+
+
+def _required(arrays: dict[str, np.ndarray], key: str, path: str | Path) -> np.ndarray:
+    if key not in arrays:
+        raise FormatError(f"{path} has no array '{key}' (it has {', '.join(sorted(arrays)) or 'none'}): a channel bank needs h and gain_db")
+    return arrays[key]
+
+
+def _finite(values: np.ndarray, dtype: type, key: str, path: str | Path) -> np.ndarray:
+    with np.errstate(over="ignore"):  # a number beyond single precision becomes infinity and is refused like one
+        single: np.ndarray = values.astype(dtype)
+    if not np.isfinite(single).all():
+        raise FormatError(f"{key} of {path} holds NaN or infinity: drop those channels before storing the bank")
+    return single
+
+
+_CHECKS = {"h": _checked_h, "gain_db": _checked_gain, "train": _checked_train, "recipe": _checked_recipe}
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One line of `CHANNELS`: what a name stands for, where it comes from, and how it is made from (config, split)."""
+
+    description: str
+    source: str
+    make: Callable[[SystemConfig, str], Any] = field(repr=False)
+
+
+def _shipped(stem: str) -> Callable[[SystemConfig, str], ChannelModel]:
+    def make(config: SystemConfig, split: str) -> ChannelModel:
+        if (config.rows, config.columns) != SHIPPED_GRID:
+            raise ShapeError(
+                f"the shipped bank {stem} is for an 8x8 array but this one is {config.rows}x{config.columns}: pass rows=8, columns=8, "
+                "or make a bank with `massaccess channels generate --rows R --columns C`"
+            )
+        return _load_bank(DATA / f"{stem}.npz", split)
+
+    return make
+
+
+CHANNELS: dict[str, Entry] = {
+    "rayleigh": Entry("independent Rayleigh fading, CN(0, 1)", "textbook", lambda config, split: Rayleigh(config.antennas)),
+    "pathloss": Entry(
+        "Rayleigh fading and the path loss of users 50 m to 1 km away, undone by power control",
+        "3GPP TR 36.942, 128.1 + 37.6 log10(d/km) dB",
+        lambda config, split: PathLoss(config.antennas, config.power_control),
+    ),
+    "kronecker": Entry(
+        "Rayleigh fading with exponential correlation 0.7 along rows and columns",
+        "Loyka 2001",
+        lambda config, split: Kronecker(config.rows, config.columns),
+    ),
+    "uma": Entry(
+        "shipped bank: urban macro cell without line of sight, 8x8 array, 3.5 GHz",
+        "3GPP TR 38.901 v16.1, made with Sionna",
+        _shipped("uma_nlos_8x8"),
+    ),
+    "florence": Entry(
+        "shipped bank: ray-traced old town, 8x8 array, 3.5 GHz; for tests, never for training",
+        "Sionna RT, scene Florence",
+        _shipped("florence_8x8"),
+    ),
+}
+
+
+def make_channel(config: SystemConfig, *, split: str = "test") -> ChannelModel:
+    """The channel model that ``config.channel`` names: a key of `CHANNELS`, or the path of an ``.npz`` channel bank.
+
+    ``split`` picks the half of a bank ("train" for whatever is fitted or tuned); the other models have no halves.
+    Raises UnknownNameError, and ShapeError when a bank is for another number of antennas.
+
+    >>> make_channel(SystemConfig(channel="rayleigh", rows=2, columns=3))
+    Rayleigh(antennas=6)
+    """
+    if config.channel in CHANNELS:
+        return CHANNELS[config.channel].make(config, split)
+    if not config.channel.endswith(".npz"):
+        raise unknown("channel", config.channel, [*CHANNELS, "FILE.npz"])
+    bank = _load_bank(Path(config.channel), split)
+    if bank.antennas != config.antennas:
+        raise ShapeError(
+            f"{config.channel} has {bank.antennas} antennas but the array has {config.antennas}: "
+            f"pass rows and columns whose product is {bank.antennas}"
+        )
+    return bank
+
+
+def _load_bank(path: Path, split: str) -> Bank:
+    state = os.stat(path) if path.is_file() else None
+    return _cached_bank(str(path), split, *((state.st_mtime_ns, state.st_size) if state else (0, 0)))
+
+
+@functools.lru_cache(maxsize=8)
+def _cached_bank(path: str, split: str, mtime_ns: int, size: int) -> Bank:  # a file that changed is another key
+    return Bank.load(path, split=split)

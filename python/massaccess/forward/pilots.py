@@ -1,0 +1,44 @@
+"""Pilot books: one non-orthogonal sequence a user, with an id that stays the same wherever the book is made.
+
+>>> book = pilot_book(users=4, pilot_len=3, seed=1)
+>>> tuple(book.shape), book_id(book)
+((3, 4), 'c6f9cf71')
+"""
+
+from __future__ import annotations
+
+import hashlib
+
+import torch
+from torch import Tensor
+
+from ..errors import unknown
+from ..rng import complex_normal, generator
+from .modulation import constellation
+
+PILOT_KINDS = ("qpsk", "gaussian")
+
+
+def pilot_book(*, users: int, pilot_len: int, kind: str = "qpsk", seed: int = 0) -> Tensor:
+    """Random pilots [pilot_len users] complex64 of unit mean power.
+
+    Books of one seed and kind nest: a shorter book is the first rows of a longer one (variable pilot length, P1 eq. 3), and fewer users
+    are its first columns.
+    """
+    if kind not in PILOT_KINDS:
+        raise unknown("pilot kind", kind, PILOT_KINDS)
+    columns = []
+    for user in range(users):
+        draw = generator(seed, "pilots", kind, user)
+        if kind == "qpsk":
+            columns.append(constellation("qpsk").points[torch.randint(0, 4, (pilot_len,), generator=draw)])
+        else:
+            columns.append(complex_normal(pilot_len, generator=draw))
+    return torch.stack(columns, 1)
+
+
+def book_id(pilots: Tensor) -> str:
+    """Eight hexadecimal digits that identify pilots [pilot_len users]: a hash of the values rounded to 16 bits."""
+    parts = torch.view_as_real(pilots.resolve_conj().cpu().to(torch.complex128))
+    rounded = torch.round(parts * 2**12).to(torch.int32).numpy().astype("<i4")
+    return hashlib.blake2b(repr(rounded.shape).encode() + rounded.tobytes(), digest_size=4).hexdigest()

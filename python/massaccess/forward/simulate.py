@@ -1,0 +1,187 @@
+"""Nature: who transmits what, over which channel, with which noise.
+
+Random numbers come in blocks of `BLOCK` frames, each from a generator of its own, derived from (seed, stage, block). So frame f of seed s is
+the same frame whether it is made in a sweep, in a flowgraph or alone, whatever the batch sizes along the way.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from ..core import Frame, FrontEnd, Observation, SystemConfig
+from ..errors import ShapeError
+from ..rng import complex_normal, generator
+from .channels import ChannelModel, make_channel
+from .framing import Framing
+from .front_end import front_end, quantize
+from .modulation import Constellation, constellation
+from .pilots import pilot_book
+
+BLOCK = 16
+
+
+@dataclass(frozen=True)
+class Transmission:
+    """What a population sends: active [B N] bool, bits [B N C] uint8, symbols [B D N] complex, and samples [B L+D N], pilots then data,
+    zero for users that sleep."""
+
+    active: Tensor
+    bits: Tensor
+    symbols: Tensor
+    samples: Tensor
+
+
+@dataclass(frozen=True)
+class Population:
+    """Potential users of one cell: pilots, payloads and the random access behaviour."""
+
+    config: SystemConfig
+    seed: int = 0
+
+    @cached_property
+    def pilots(self) -> Tensor:
+        """[L N] complex64."""
+        c = self.config
+        return pilot_book(users=c.users, pilot_len=c.pilot_len, kind=c.pilot_kind, seed=c.pilot_seed)
+
+    @cached_property
+    def constellation(self) -> Constellation:
+        return constellation(self.config.modulation)
+
+    @cached_property
+    def framing(self) -> Framing:
+        return Framing(self.config.users, self.config.data_len * self.constellation.bits_per_symbol)
+
+    def transmit(self, block: int) -> Transmission:
+        """The `BLOCK` frames numbered from ``block * BLOCK``: Bernoulli activity (or a fixed count), random payloads."""
+        draw = generator(self.seed, "source", block)
+        active = self._activity(draw)
+        shape = (BLOCK, self.config.users, self.framing.payload_bytes)
+        payload = torch.randint(0, 256, shape, generator=draw, dtype=torch.uint8)
+        return self.modulate(active, payload)
+
+    def modulate(self, active: Tensor, payload: Tensor) -> Transmission:
+        """Frames of active [B N] bool users with payload [B N payload_bytes] uint8."""
+        bits = self.framing.encode(payload)
+        symbols = self.constellation.modulate(bits).transpose(1, 2).contiguous()
+        samples = torch.cat([self.pilots.expand(len(active), -1, -1), symbols], 1) * active[:, None, :]
+        return Transmission(active, bits, symbols, samples)
+
+    def _activity(self, draw: torch.Generator) -> Tensor:
+        c = self.config
+        chance = torch.rand(BLOCK, c.users, generator=draw)
+        if c.active_users is None:
+            return chance < c.activity
+        chosen = chance.argsort(-1)[:, : c.active_users]
+        return torch.zeros(BLOCK, c.users, dtype=torch.bool).scatter_(1, chosen, True)
+
+
+@dataclass(frozen=True)
+class Propagation:
+    """The air between the users and the array, up to the converters: block fading, carrier offsets, chain phases, noise."""
+
+    config: SystemConfig
+    seed: int = 0
+
+    @cached_property
+    def model(self) -> ChannelModel:
+        return make_channel(self.config)
+
+    @cached_property
+    def chain_phase(self) -> Tensor:
+        """Static phase factor of each receive chain [M]: Gaussian of ``chain_phase_deg`` standard deviation."""
+        spread = math.radians(self.config.chain_phase_deg)
+        angle = spread * torch.randn(self.config.antennas, generator=generator(self.seed, "chains"))
+        return torch.polar(torch.ones_like(angle), angle)
+
+    def channel(self, block: int) -> tuple[Tensor, Tensor | None]:
+        """Channels [BLOCK N M] of a block of frames, and their known mean power [BLOCK N] where the model has one."""
+        return self.model.draw(BLOCK, self.config.users, generator=generator(self.seed, "channel", block))
+
+    def noise(self, block: int) -> Tensor:
+        """[BLOCK L+D M] of variance ``noise_var``."""
+        c = self.config
+        unit = complex_normal(BLOCK, c.frame_len, c.antennas, generator=generator(self.seed, "noise", block))
+        return unit * math.sqrt(c.noise_var)
+
+    def rotation(self, block: int) -> Tensor | None:
+        """Carrier offset [BLOCK L+D N] of each user, uniform within ``cfo_hz`` either way; ``None`` without offsets."""
+        if not self.config.cfo_hz:
+            return None
+        c = self.config
+        offset = c.cfo_hz * (2 * torch.rand(BLOCK, 1, c.users, generator=generator(self.seed, "cfo", block)) - 1)
+        angle = 2 * math.pi / c.sample_rate_hz * offset * torch.arange(c.frame_len)[:, None]
+        return torch.polar(torch.ones_like(angle), angle)
+
+    def receive(self, samples: Tensor, block: int, rows: slice = slice(None)) -> tuple[Tensor, Tensor, Tensor | None]:
+        """rx [B L+D M], channel [B N M] and known gains [B N] for transmitted samples [B L+D N] that are ``rows`` of the block."""
+        channel, gain = self.channel(block)
+        rotation = self.rotation(block)
+        sent = samples if rotation is None else samples * rotation[rows]
+        channel = channel[rows] * self.chain_phase
+        return sent @ channel + self.noise(block)[rows], channel, None if gain is None else gain[rows]
+
+
+@dataclass(frozen=True)
+class Simulation:
+    """Population, propagation and front end of one configuration and seed.
+
+    >>> frame, obs = Simulation(SystemConfig(users=8, pilot_len=6, data_len=12, channel="rayleigh")).frames(0, 20)
+    >>> tuple(frame.channel.shape), tuple(obs.pilot_rx.shape)
+    ((20, 8, 64), (20, 6, 64))
+    """
+
+    config: SystemConfig
+    seed: int = 0
+
+    @cached_property
+    def population(self) -> Population:
+        return Population(self.config, self.seed)
+
+    @cached_property
+    def propagation(self) -> Propagation:
+        return Propagation(self.config, self.seed)
+
+    @cached_property
+    def front_end(self) -> FrontEnd:
+        return front_end(bits=self.config.adc_bits, power=self.config.received_power)
+
+    def frames(self, start: int, count: int) -> tuple[Frame, Observation]:
+        """Truth and observation of the frames ``start`` to ``start + count``."""
+        if count < 1 or start < 0:
+            raise ShapeError(f"frames({start}, {count}): pass a start of 0 or more and a count of 1 or more")
+        parts = []
+        for block in range(start // BLOCK, (start + count - 1) // BLOCK + 1):
+            rows = slice(max(start - block * BLOCK, 0), min(start + count - block * BLOCK, BLOCK))
+            sent = self.population.transmit(block)
+            rx, channel, gain = self.propagation.receive(sent.samples[rows], block, rows)
+            parts.append((sent.active[rows], sent.bits[rows], sent.symbols[rows], channel, rx, gain))
+        active, bits, symbols, channel, rx, gain = (None if column[0] is None else torch.cat(column) for column in zip(*parts, strict=True))
+        return Frame(active, bits, symbols, channel, start), self.observe(quantize(rx, self.front_end), user_gain=gain)
+
+    def observe(self, rx: Tensor, *, user_gain: Tensor | None = None) -> Observation:
+        """The observation that converter outputs rx [B L+D M] make."""
+        c = self.config
+        return observe(
+            rx,
+            self.population.pilots,
+            noise_var=c.noise_var,
+            activity=c.activity_prior,
+            modulation=c.modulation,
+            front_end=self.front_end,
+            user_gain=user_gain,
+            channel_cov=self.propagation.model.covariance,
+        )
+
+
+def observe(rx: Tensor, pilots: Tensor, **known: object) -> Observation:
+    """Cuts frames rx [B L+D M] into pilots and data; ``known`` are the other fields of `Observation`."""
+    pilot_len = pilots.shape[0]
+    if rx.ndim != 3 or rx.shape[1] < pilot_len:
+        raise ShapeError(f"rx is {list(rx.shape)} but a frame starts with {pilot_len} pilots: pass [frames, {pilot_len} + data_len, antennas]")
+    return Observation(rx[:, :pilot_len], rx[:, pilot_len:], pilots, **known)  # type: ignore[arg-type]

@@ -1,0 +1,1 @@
+"""The ways in and out: metadata, wire format, ZMQ publisher and listener, SigMF recordings. Works without GNU Radio."""

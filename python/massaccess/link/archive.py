@@ -1,0 +1,166 @@
+"""Files of what a listener heard. Both kinds grow on the disk, not in memory.
+
+``.npz``: for ``numpy.load``. One array for each of the publisher's, frames along the first axis: ``frame`` uint64 [F], ``activity`` float32
+[F N], ``symbols`` complex64 [F D N], ``channel`` complex64 [F N M]; and ``metadata.jsonl``, octets, a line for each change, ``row`` being
+the first frame that it holds for. It appears under its name when it is complete.
+
+``.jsonl``: one line a frame, to read along: ``{"frame": 7, "active": [3, 9], "activity": [0.98, 0.71]}``, where ``activity`` is that of the
+active users; and a line ``{"metadata": {...}}`` before the first frame that it holds for. Symbols and channels are left out.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+import zipfile
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import IO
+
+import numpy as np
+
+from ..errors import ConfigError, FormatError
+from .metadata import Metadata
+from .wire import Message
+
+THRESHOLD = 0.5
+
+
+def results(message: Message, most: int | None = None) -> dict[str, np.ndarray]:
+    """The arrays of a receiver's message, of at most so many frames: ``frame`` [K], ``activity`` [K N], and others with K rows.
+
+    Raises FormatError when it is a message of something else.
+    """
+    frame, activity = message["frame"], message["activity"]
+    if frame.dtype != np.uint64 or frame.ndim != 1 or activity.dtype != np.float32 or activity.ndim != 2:
+        raise FormatError(f"frame is {frame.dtype} {list(frame.shape)} and activity {activity.dtype} {list(activity.shape)}: not from a receiver")
+    for name, array in message.arrays.items():
+        if array.shape[:1] != frame.shape:
+            raise FormatError(f"{name} is {list(array.shape)} in a message of {len(frame)} frames: not from a receiver")
+    return {name: array[:most] for name, array in message.arrays.items()}
+
+
+class Archive(ABC):
+    """Takes results as they come; use it as a context manager, or call `close`. ``frames`` counts them."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.frames = 0
+        self._known: Metadata | None = None
+        if not path.parent.is_dir():
+            raise ConfigError(f"{path.parent} is no folder: make it first, or choose another name")
+
+    def write(self, arrays: Mapping[str, np.ndarray], metadata: Metadata) -> None:
+        """Appends what `results` gave. Raises FormatError when the publisher has changed its arrays."""
+        told = metadata.update({"frame": None, "rx_time": None})
+        if told != self._known:
+            self._known = told
+            self._tell(metadata)
+        self._append(arrays)
+        self.frames += len(arrays["frame"])
+
+    @abstractmethod
+    def close(self) -> None:
+        """Completes the file."""
+
+    @abstractmethod
+    def _tell(self, metadata: Metadata) -> None: ...
+
+    @abstractmethod
+    def _append(self, arrays: Mapping[str, np.ndarray]) -> None: ...
+
+    def __enter__(self) -> Archive:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+
+class JsonlArchive(Archive):
+    """See the module."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self._file = open(path, "w", buffering=1, encoding="utf-8")
+
+    def close(self) -> None:
+        self._file.close()
+
+    def _tell(self, metadata: Metadata) -> None:
+        self._line({"metadata": metadata.to_dict()})
+
+    def _append(self, arrays: Mapping[str, np.ndarray]) -> None:
+        for frame, activity in zip(arrays["frame"], arrays["activity"], strict=True):
+            active = np.flatnonzero(activity > THRESHOLD)
+            self._line({"frame": int(frame), "active": active.tolist(), "activity": [round(float(value), 4) for value in activity[active]]})
+
+    def _line(self, entry: Mapping[str, object]) -> None:
+        self._file.write(json.dumps(entry) + "\n")
+
+
+class NpzArchive(Archive):
+    """See the module. Until `close` each array grows in a file of its own, in a hidden folder beside ``path``."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self._folder = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+        self._metadata = open(self._folder / "metadata.jsonl", "w", encoding="utf-8")
+        self._files: dict[str, IO[bytes]] = {}
+        self._layout: dict[str, tuple[np.dtype, tuple[int, ...]]] = {}
+
+    def close(self) -> None:
+        """Packs the arrays; without frames nothing is left."""
+        if not self._folder.exists():
+            return
+        for file in (self._metadata, *self._files.values()):
+            file.close()
+        if self.frames:
+            self._pack(self._folder / "packed")
+            os.replace(self._folder / "packed", self.path)
+        shutil.rmtree(self._folder)
+
+    def _tell(self, metadata: Metadata) -> None:
+        self._metadata.write(json.dumps({"row": self.frames, **metadata.to_dict()}) + "\n")
+
+    def _append(self, arrays: Mapping[str, np.ndarray]) -> None:
+        layout = {name: (array.dtype, array.shape[1:]) for name, array in arrays.items()}
+        if not self._layout:
+            self._layout = layout
+            self._files = {name: open(self._folder / name, "wb") for name in layout}
+        if layout != self._layout:
+            raise FormatError("the publisher changed the size of its arrays: write into another file from here on")
+        for name, array in arrays.items():
+            self._files[name].write(np.ascontiguousarray(array).data)
+
+    def _pack(self, target: Path) -> None:
+        with zipfile.ZipFile(target, "w") as packed:
+            for name, (dtype, shape) in self._layout.items():
+                with packed.open(f"{name}.npy", "w", force_zip64=True) as member:
+                    header = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": (self.frames, *shape)}
+                    np.lib.format.write_array_header_1_0(member, header)
+                    _copy(self._folder / name, member, self.frames * int(np.prod(shape)) * dtype.itemsize)
+            packed.write(self._folder / "metadata.jsonl", "metadata.jsonl")
+
+
+KINDS: dict[str, type[Archive]] = {".npz": NpzArchive, ".jsonl": JsonlArchive}
+
+
+def open_archive(path: str | Path) -> Archive:
+    """The archive for the ending of ``path``. Raises ConfigError for an ending that is in no list."""
+    path = Path(path)
+    if path.suffix not in KINDS:
+        raise ConfigError(f"{path} does not end in one of {', '.join(KINDS)}: choose .npz for arrays or .jsonl for text")
+    return KINDS[path.suffix](path)
+
+
+def _copy(source: Path, target: IO[bytes], size: int) -> None:
+    """Exactly ``size`` bytes: a write that was interrupted has left more in one array than in another."""
+    with open(source, "rb") as stream:
+        while size:
+            piece = stream.read(min(size, 1 << 20))
+            target.write(piece)
+            size -= len(piece)

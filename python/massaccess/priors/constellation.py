@@ -1,0 +1,48 @@
+"""The symbol prior: equally likely points of a constellation.
+
+>>> import torch
+>>> mean, var = ConstellationPrior("qpsk").moments(torch.tensor([3 + 3j]), torch.tensor([0.1]))
+>>> [round(mean.real.item(), 3), round(var.item(), 3)]
+[0.707, 0.0]
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from ..forward.modulation import constellation
+
+
+@dataclass(frozen=True)
+class ConstellationPrior:
+    """Points of ``modulation``, unit mean power. Square constellations separate into two real amplitude alphabets."""
+
+    modulation: str
+
+    @cached_property
+    def amplitudes(self) -> Tensor:
+        """Levels of one real part [A] float64, rising."""
+        return torch.unique(constellation(self.modulation).points.real.double())
+
+    def moments(self, x: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
+        """E[x0 | x] (complex) and Var[x0 | x] (real, both parts together) for x = x0 + sigma CN(0, 1), any shape; sigma broadcasts.
+
+        With QPSK this is tanh(sqrt(2) Re x / sigma^2) / sqrt(2) per real part; P1 eq. (28) is its score.
+        """
+        parts = torch.view_as_real(x)
+        var = sigma.square()[..., None]
+        levels = self.amplitudes.to(parts)
+        if len(levels) == 2:
+            peak = math.sqrt(0.5)
+            mean = peak * torch.tanh(2 * peak * parts / var)
+            spread = peak**2 - mean.square()
+        else:
+            weight = torch.softmax(-(parts[..., None] - levels).square() / var[..., None], -1)
+            mean = (weight * levels).sum(-1)
+            spread = (weight * (levels - mean[..., None]).square()).sum(-1)
+        return torch.view_as_complex(mean), spread.sum(-1)

@@ -1,0 +1,1 @@
+"""Whole receivers, built of activity detection, channel estimation and data detection."""

@@ -1,0 +1,140 @@
+"""Receivers that know who is active: channel estimation, data detection, and rounds of both."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from ..core import Estimate, Observation
+from ..detection.linear import MatchedFilter, Symbols
+from ..errors import ConfigError, ShapeError
+from ..estimation.beams import Beams, ChannelEstimate
+from ..priors.constellation import ConstellationPrior
+from .selection import Selection
+
+
+class Estimator(Protocol):
+    """Channel estimation from symbols that are known, or known softly through a larger noise variance in their row."""
+
+    def __call__(self, rx: Tensor, sent: Tensor, *, noise_var: Tensor, gain: Tensor, present: Tensor, beams: Beams) -> ChannelEstimate: ...
+
+
+class Detector(Protocol):
+    """Data detection from the matched filter."""
+
+    def __call__(self, filtered: MatchedFilter, prior: ConstellationPrior) -> Symbols: ...
+
+
+@dataclass(frozen=True)
+class Coherent:
+    """Estimates the channels of the active users from the pilots, detects the data, and repeats both on the whole frame.
+
+    Detection counts the channel error as noise, beam by beam (P1's "Iter LMMSE+OAMP" carries R_Delta the same way); estimation takes the
+    posterior means of the symbols as additional pilots, whose rows are noisier in each beam by the symbols' posterior variances times the
+    users' powers there. A frame stops after ``rounds`` repetitions, or earlier once its symbols move by less than ``tolerance`` (mean squared
+    change of the posterior means). ``detector`` works inside the rounds, ``final`` (default: the same) gives the answer: many rounds of
+    few detector steps lock fewer wrong symbols in than few rounds of many.
+    ``use_cov=False`` leaves the array covariance aside: LMMSE with the identity.
+    """
+
+    estimator: Estimator
+    detector: Detector
+    final: Detector | None = None
+    rounds: int = 0
+    tolerance: float = 1e-4
+    use_cov: bool = True
+
+    def __call__(self, obs: Observation, *, active: Tensor | None = None, generator: torch.Generator | None = None) -> Estimate:
+        """``active`` [B N] bool names the users to receive; without it all must be known to be active (``obs.activity == 1``).
+
+        info: rounds [B], error_var [B N] (mean over antennas, of the channel estimate).
+        """
+        active = known_active(obs) if active is None else active
+        if active.shape != (obs.frames, obs.users):
+            raise ShapeError(f"active is {list(active.shape)}: pass [{obs.frames}, {obs.users}] booleans")
+        slots = Selection.of(active)
+        link = Link.of(obs, slots, use_cov=self.use_cov)
+        channel = link.estimate(self.estimator)
+        used = torch.zeros(obs.frames, dtype=torch.long, device=active.device)
+        if self.rounds and obs.data_len:
+            channel, used = self._iterate(link, channel)
+        symbols = link.detect(self.final or self.detector, channel)
+        error_var = slots.put(channel.error.mean(-1))
+        activity = active.to(obs.pilot_rx.real.dtype)
+        rows = link.beams.back(channel.mean)
+        return slots.estimate(activity, rows, symbols.symbols, symbols.symbol_var, rounds=used, error_var=error_var)
+
+    def _iterate(self, link: Link, channel: ChannelEstimate) -> tuple[ChannelEstimate, Tensor]:
+        """Rounds of detection and estimation; frames that have settled leave the batch."""
+        done_mean, done_error = channel.mean.clone(), channel.error.clone()
+        used = torch.zeros(len(done_mean), dtype=torch.long, device=done_mean.device)
+        left = torch.arange(len(done_mean), device=done_mean.device)
+        before = None
+        for _ in range(self.rounds):
+            symbols = link.detect(self.detector, channel)
+            channel = link.estimate(self.estimator, symbols, channel)
+            done_mean[left], done_error[left] = channel.mean, channel.error
+            used[left] += 1
+            if before is not None:
+                count = link.present.sum(1).clamp_min(1) * symbols.mean.shape[1]
+                moving = (symbols.mean - before).abs().square().sum((1, 2)) / count > self.tolerance
+                if not bool(moving.any()):
+                    break
+                if not bool(moving.all()):
+                    left, link, channel, symbols = left[moving], link.take(moving), channel.take(moving), symbols.take(moving)
+            before = symbols.mean
+        return ChannelEstimate(done_mean, done_error), used
+
+
+def known_active(obs: Observation) -> Tensor:
+    """All of [B N], if that is known."""
+    if not obs.all_active:
+        raise ConfigError(
+            f"this receiver has to know who is active, but activity is {obs.activity}: put a detector before it, "
+            "e.g. 'covariance+iterative-lmmse-ep', or make all users active"
+        )
+    return torch.ones(obs.frames, obs.users, dtype=torch.bool, device=obs.pilot_rx.device)
+
+
+@dataclass(frozen=True)
+class Link:
+    """One batch turned into the beams of the array, with the slots of its active users."""
+
+    pilot_rx: Tensor  # [B L M]
+    data_rx: Tensor  # [B D M]
+    pilots: Tensor  # [B L K]
+    gain: Tensor  # [B K]
+    present: Tensor  # [B K]
+    beams: Beams
+    noise_var: float
+    prior: ConstellationPrior
+
+    @staticmethod
+    def of(obs: Observation, slots: Selection, *, use_cov: bool = True) -> Link:
+        beams = Beams.of(obs.channel_cov if use_cov else None, antennas=obs.antennas, like=obs.pilot_rx)
+        prior = ConstellationPrior(obs.modulation)
+        rx = beams.into(obs.pilot_rx), beams.into(obs.data_rx)
+        return Link(*rx, slots.pilots(obs), slots.gain(obs), slots.present, beams, obs.linear_noise_var, prior)
+
+    def take(self, rows: Tensor) -> Link:
+        """The frames that ``rows`` (indices or a mask) picks."""
+        cut = {name: getattr(self, name)[rows] for name in ("pilot_rx", "data_rx", "pilots", "gain", "present")}
+        return replace(self, **cut)
+
+    def estimate(self, estimator: Estimator, soft: Symbols | None = None, previous: ChannelEstimate | None = None) -> ChannelEstimate:
+        """From the pilots, or from pilots and soft symbols, whose variance meets the power of the previous estimate."""
+        known = {"gain": self.gain, "present": self.present, "beams": self.beams}
+        quiet = self.pilots.real.new_full((*self.pilots.shape[:2], 1), self.noise_var)
+        if soft is None or previous is None:
+            return estimator(self.pilot_rx, self.pilots, noise_var=quiet, **known)
+        noisy = self.noise_var + soft.var @ (previous.mean.abs().square() + previous.error)
+        rx, sent = torch.cat([self.pilot_rx, self.data_rx], 1), torch.cat([self.pilots, soft.mean], 1)
+        return estimator(rx, sent, noise_var=torch.cat([quiet.expand(-1, -1, noisy.shape[2]), noisy], 1), **known)
+
+    def detect(self, detector: Detector, channel: ChannelEstimate) -> Symbols:
+        """All symbols, the channel error counted as noise."""
+        filtered = MatchedFilter.of(self.data_rx, channel.mean, self.noise_var + channel.error.sum(1), self.present)
+        return detector(filtered, self.prior)

@@ -1,0 +1,128 @@
+"""The one list of algorithms: stable names that result files, flowgraphs and scripts carry.
+
+>>> sorted(name for name, entry in RECEIVERS.items() if entry.kind == "activity")
+['activity', 'covariance', 'mmv-amp', 'somp']
+>>> create("covariance+iterative-lmmse-ep", rounds=2).coherent.rounds
+2
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from .errors import ConfigError, unknown
+
+KINDS = ("activity", "coherent", "joint", "genie")
+"""Finds who is active · needs to know who is active · does everything · is told part of the truth."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """target "module:Class", imported on demand; ``parts`` are constructor arguments that are themselves targets, or (target, options)."""
+
+    target: str
+    kind: str
+    summary: str
+    source: str
+    parts: Mapping[str, Any] = field(default_factory=dict)
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def genie(self) -> bool:
+        return self.kind == "genie"
+
+
+_LS, _LMMSE = "estimation.ls:LeastSquares", "estimation.lmmse:Lmmse"
+_ZF, _LMMSE_DD = "detection.linear:ZeroForcing", "detection.linear:LmmseDetector"
+_OAMP, _EP = "detection.oamp:Oamp", "detection.ep:ExpectationPropagation"
+_COHERENT, _DATA, _CSI = "receivers.coherent:Coherent", "receivers.genie:PerfectData", "receivers.genie:PerfectCsi"
+_EP_STEP = (_EP, {"rounds": 2, "damping": 0.9})
+_ITERATIVE_EP = {"estimator": _LMMSE, "detector": _EP_STEP, "final": _EP}
+ROUNDS = 12
+
+RECEIVERS: dict[str, Entry] = {
+    "activity": Entry("activity.covariance:Covariance", "activity", "the default activity detector; today: covariance", "this toolkit"),
+    "covariance": Entry(
+        "activity.covariance:Covariance", "activity", "covariance maximum likelihood by coordinate descent, MAP decision", "Fengler et al. 2021"
+    ),
+    "mmv-amp": Entry("activity.mmv_amp:MmvAmp", "activity", "damped MMV-AMP, Bernoulli-Gaussian MMSE denoiser", "Liu, Yu 2018; P1 baseline"),
+    "somp": Entry("activity.somp:Somp", "activity", "simultaneous orthogonal matching pursuit, noise-level stop", "Tropp et al. 2006; P1 baseline"),
+    "ls-zf": Entry(_COHERENT, "coherent", "least squares from pilots, zero forcing", "textbook", {"estimator": _LS, "detector": _ZF}),
+    "lmmse-lmmse": Entry(_COHERENT, "coherent", "LMMSE from pilots, LMMSE detection", "textbook", {"estimator": _LMMSE, "detector": _LMMSE_DD}),
+    "iterative-lmmse-oamp": Entry(
+        _COHERENT, "coherent", "LMMSE estimation and OAMP detection in turns", "P1 Fig. 10", {"estimator": _LMMSE, "detector": _OAMP}, {"rounds": ROUNDS}
+    ),
+    "iterative-lmmse-ep": Entry(
+        _COHERENT, "coherent", "LMMSE estimation and EP detection in turns", "this toolkit", _ITERATIVE_EP, {"rounds": ROUNDS}
+    ),
+    "jcedd": Entry(
+        "receivers.two_stage:TwoStage",
+        "joint",
+        "the default coherent receiver; today: covariance+iterative-lmmse-ep",
+        "this toolkit",
+        {"detector": "activity.covariance:Covariance", "coherent": (_COHERENT, {**_ITERATIVE_EP, "rounds": ROUNDS})},
+    ),
+    "perfect-data-ls": Entry(_DATA, "genie", "least squares, all symbols known", "bound", {"estimator": _LS}),
+    "perfect-data-lmmse": Entry(_DATA, "genie", "LMMSE, all symbols known", "bound", {"estimator": _LMMSE}),
+    "perfect-csi-zf": Entry(_CSI, "genie", "zero forcing, channels known", "bound", {"detector": _ZF}),
+    "perfect-csi-lmmse": Entry(_CSI, "genie", "LMMSE detection, channels known", "bound", {"detector": _LMMSE_DD}),
+    "perfect-csi-oamp": Entry(_CSI, "genie", "OAMP detection, channels known", "bound", {"detector": _OAMP}),
+    "perfect-csi-ep": Entry(_CSI, "genie", "EP detection, channels known", "bound", {"detector": _EP}),
+}
+
+GENIE_ACTIVITY = "perfect-activity"
+
+
+def entry(name: str) -> Entry:
+    """The entry of ``name``, which may join an activity detector, or perfect-activity, and a coherent receiver: "covariance+ls-zf"."""
+    first, plus, second = name.partition("+")
+    if not plus:
+        if name not in RECEIVERS:
+            raise unknown("receiver", name, RECEIVERS)
+        return RECEIVERS[name]
+    detector = None if first == GENIE_ACTIVITY else entry(first)
+    coherent = entry(second)
+    if (detector and detector.kind != "activity") or coherent.kind != "coherent":
+        raise ConfigError(f"{name!r} does not join an activity detector and a coherent receiver: see `massaccess receivers` for the kinds")
+    kind = "genie" if detector is None else "joint"
+    return Entry("", kind, f"{first}, then {second}", coherent.source)
+
+
+def create(name: str, **options: Any) -> Any:
+    """The receiver called ``name``; ``options`` go to its constructor (of a joined one: to the coherent part, or where ``detector`` is a
+    dict of options, to the detector)."""
+    found = entry(name)
+    first, plus, second = name.partition("+")
+    if not plus:
+        return _build(found.target, {**found.parts}, {**found.options, **options}, name)
+    detector_options = options.pop("detector_options", {})
+    coherent = create(second, **options)
+    if first == GENIE_ACTIVITY:
+        return _class("receivers.genie:PerfectActivity")(coherent)
+    return _class("receivers.two_stage:TwoStage")(create(first, **detector_options), coherent)
+
+
+def _build(target: str, parts: Mapping[str, Any], options: Mapping[str, Any], name: str) -> Any:
+    made = {key: _part(value, name) for key, value in parts.items()}
+    known = [item.name for item in dataclasses.fields(_class(target))]
+    for option in options:
+        if option not in known:
+            raise unknown(f"option of {name}", option, known)
+    return _class(target)(**{**made, **options})
+
+
+def _part(value: Any, name: str) -> Any:
+    if isinstance(value, str):
+        return _class(value)()
+    target, arguments = value
+    parts = {key: item for key, item in arguments.items() if isinstance(item, str | tuple)}
+    return _build(target, parts, {key: item for key, item in arguments.items() if key not in parts}, name)
+
+
+def _class(target: str) -> Any:
+    module, _, attribute = target.partition(":")
+    return getattr(importlib.import_module(f".{module}", __package__), attribute)
