@@ -21,8 +21,8 @@ def forge(header, payload=b"", /, **head):
     """A message with any header and head."""
     octets = header if isinstance(header, bytes) else json.dumps(header).encode()
     octets += b" " * (-len(octets) % 8)
-    fields = {"magic": wire.MAGIC, "version": 1, "flags": 0, "header": len(octets), "payload": len(payload), "stream": 0, "sequence": 0, **head}
-    return HEAD.pack(*fields.values()) + octets + payload
+    fields = {"magic": wire.MAGIC, "version": 1, "flags": 0, "header": len(octets), "payload": len(payload), "stream": 0, "sequence": 0}
+    return HEAD.pack(*(fields | head).values()) + octets + payload
 
 
 def test_the_bytes_are_those_of_the_specification():
@@ -159,12 +159,16 @@ def test_any_octets(octets):
     refuses_or_reads(wire.MAGIC + b"\x01\x00\x00\x00" + octets)
 
 
-JSON = st.recursive(st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=9), lambda x: st.lists(x) | st.dictionaries(st.text(max_size=9), x), max_leaves=9)
-ROW = st.tuples(st.sampled_from(["a", "b", "c"]), st.sampled_from([*DTYPES, "object"]), st.lists(st.integers(-1, 2**65), max_size=5)).map(list)
+TEXT = st.text(max_size=9)
+LEAF = st.none() | st.booleans() | st.integers() | st.floats() | TEXT
+JSON = st.recursive(LEAF, lambda inner: st.lists(inner) | st.dictionaries(TEXT, inner), max_leaves=9)
+SHAPE = st.lists(st.integers(-1, 2**65), max_size=5)
+ROW = st.tuples(st.sampled_from(["a", "b", "c"]), st.sampled_from([*DTYPES, "object"]), SHAPE).map(list)
+METADATA = JSON | st.dictionaries(st.sampled_from(["frame", "rx_time", "x"]), JSON)
 
 
 @settings(max_examples=300, deadline=None, derandomize=True, database=None)
-@given(arrays=JSON | st.lists(ROW | JSON, max_size=4), metadata=JSON | st.dictionaries(st.sampled_from(["frame", "rx_time", "x"]), JSON), payload=st.binary(max_size=64))
+@given(arrays=JSON | st.lists(ROW | JSON, max_size=4), metadata=METADATA, payload=st.binary(max_size=64))
 def test_any_header(arrays, metadata, payload):
     refuses_or_reads(forge({"arrays": arrays, "metadata": metadata}, payload))
 

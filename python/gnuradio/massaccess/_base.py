@@ -158,6 +158,18 @@ def buffer_bytes(dtype, vlen):
     return math.lcm(np.dtype(dtype).itemsize * vlen, PAGE)
 
 
+def item_bytes(signature):
+    """Size of an item of what `item` returned."""
+    dtype, vlen = signature if isinstance(signature, tuple) else (signature, 1)
+    return np.dtype(dtype).itemsize * vlen
+
+
+def io_signature(signatures):
+    """Ports of a hierarchical block, one for each of what `item` returned."""
+    sizes = [item_bytes(signature) for signature in signatures]
+    return gr.io_signature.makev(len(sizes), len(sizes), sizes)
+
+
 def _rounder(size):
     return size if size < 8 else 8 * round(size / 8)
 

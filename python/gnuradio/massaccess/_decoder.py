@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pmt
+from gnuradio import gr
 
 from ._base import FrameBlock, guarded, item, system, to_dict_pmt
 
@@ -288,7 +289,7 @@ class Decoder(FrameBlock):
         self._frames = self._active = self._packets = 0
         self._seconds = 0.0
         self._published = time.monotonic()
-        self._tagged_name = False
+        self._tagged_name = self._warned = False
         for port in ("packets", "active", "stats"):
             self.message_port_register_out(pmt.intern(port))
 
@@ -310,6 +311,7 @@ class Decoder(FrameBlock):
                 return -1
             if batch:
                 self._decode(batch)
+                self._warn_of_stalls()
             if time.monotonic() - self._published > STATS_SECONDS:
                 self._publish_stats()
         return self._emit(output_items)
@@ -340,6 +342,12 @@ class Decoder(FrameBlock):
             self._seconds += time.perf_counter() - began
             self._count(answer)
             self._pending.append((0, answer))
+
+    def _warn_of_stalls(self):
+        """A source that is slow, or held up by a full buffer, makes batches short: answers of receivers that draw then depend on it."""
+        if self._queue.stalls and not self._warned:
+            self._warned = True
+            gr.logger(self.alias()).warn(f"fewer than max_batch frames came in {STALL_SECONDS} s, so batches are short: a smaller max_batch avoids the wait")
 
     def _count(self, answer):
         self._frames += len(answer.frames)

@@ -7,7 +7,7 @@ import pmt
 
 from ._base import FrameBlock, guarded, item, system
 
-BUFFER_FRAMES = 128
+BUFFER_FRAMES = 64
 
 
 class channel_simulator(FrameBlock):

@@ -6,29 +6,45 @@ import time
 
 import numpy as np
 import pmt
+from gnuradio import blocks, gr
 
-from ._base import FrameBlock, guarded, item, system, to_dict_pmt
+from ._base import FrameBlock, guarded, io_signature, item, item_bytes, system, to_dict_pmt
 
 COMPARE = ("all", "activity")
 STATS_SECONDS = 0.5
 
 
-class meter(FrameBlock):
+class meter(gr.hier_block2):
     """Error rates of a receiver, from the truth of `population` and `channel_simulator`.
 
     In, with ``compare="all"``: sent samples [pilot_len + data_len, users], true channel [users, rows * columns], activity [users],
     symbols [data_len, users], channel [users, rows * columns]. With ``"activity"``: sent samples and activity only.
     Items meet by their ``frame`` tags. A frame without an answer (dropped, rejected) counts as ``lost`` and not in the rates.
     Out, for displays, and may stay unconnected, one item a compared frame: users whose activity was decided wrongly; active users whose
-    bits are not all right (only with ``"all"``). Message port ``stats``: the dictionary of `summary` twice a second. Memory does not grow with the frames.
+    bits are not all right (only with ``"all"``). Message port ``stats``: the dictionary of `summary` twice a second.
+
+    Memory does not grow with the frames: the truth of up to ``hold_frames`` frames waits for its answers, then the source must wait.
     """
 
-    def __init__(self, compare="all", users=128, rows=8, columns=8, pilot_len=28, data_len=37, activity=0.1, active_users=0, modulation="qpsk"):
-        from massaccess.errors import unknown
-        from massaccess.evaluate.metrics import Tally
+    def __init__(
+        self,
+        compare="all",
+        users=128,
+        rows=8,
+        columns=8,
+        pilot_len=28,
+        data_len=37,
+        activity=0.1,
+        active_users=0,
+        modulation="qpsk",
+        hold_frames=256,
+    ):
+        from massaccess.errors import ConfigError, unknown
 
         if compare not in COMPARE:
             raise unknown("comparison", compare, COMPARE)
+        if not hold_frames >= 1:
+            raise ConfigError(f"hold_frames is {hold_frames}: pass 1 or more, and at least as many as can be on their way through the receiver")
         config = system(
             users=users,
             rows=rows,
@@ -39,19 +55,54 @@ class meter(FrameBlock):
             active_users=active_users,
             modulation=modulation,
         )
+        self._comparison = Comparison(config, compare == "all")
+        inputs, outputs = self._comparison.signatures
+        gr.hier_block2.__init__(self, "massaccess_meter", io_signature(inputs), io_signature(outputs))
+        self._inner = []
+        for port, signature in enumerate(inputs):
+            self._connect_input(port, signature, hold_frames if port < self._comparison.truths else 0)
+        for port, signature in enumerate(outputs):
+            end = blocks.null_sink(item_bytes(signature))
+            self._inner.append(end)
+            self.connect((self._comparison, port), end)
+            self.connect((self._comparison, port), (self, port))
+        self.message_port_register_hier_out("stats")
+        self.msg_connect(self._comparison, "stats", self, "stats")
+
+    def summary(self):
+        """Frames compared, lost and unasked, and the error rates of `massaccess.evaluate.metrics.Tally`."""
+        return self._comparison.summary()
+
+    def _connect_input(self, port, signature, hold_frames):
+        if not hold_frames:
+            self.connect((self, port), (self._comparison, port))
+            return
+        held = blocks.copy(item_bytes(signature))
+        held.set_min_output_buffer(0, hold_frames)
+        self._inner.append(held)
+        self.connect((self, port), held, (self._comparison, port))
+
+
+class Comparison(FrameBlock):
+    """Brings the truth of a frame and its answer together. It never consumes a truth that may still be answered, so it ends when there
+    is nothing left to compare, and it always consumes something, so it never spins."""
+
+    def __init__(self, config, everything):
+        from massaccess.evaluate.metrics import Tally
+
         ports = {
-            "sent": item(np.complex64, config.frame_len, users),
-            "truth": item(np.complex64, users, config.antennas),
-            "activity": item(np.float32, users),
+            "sent": item(np.complex64, config.frame_len, config.users),
+            "truth": item(np.complex64, config.users, config.antennas),
+            "activity": item(np.float32, config.users),
         }
-        if compare == "all":
-            ports |= {"symbols": item(np.complex64, data_len, users), "channel": item(np.complex64, users, config.antennas)}
+        if everything:
+            ports |= {"symbols": item(np.complex64, config.data_len, config.users), "channel": item(np.complex64, config.users, config.antennas)}
         else:
             del ports["truth"]
-        errors = [np.float32] * (2 if compare == "all" else 1)
-        super().__init__("massaccess_meter", in_sig=list(ports.values()), out_sig=errors, required_outputs=0)
-        self._config, self._all = config, compare == "all"
-        self._truths = 2 if self._all else 1  # the first ports carry the truth, the others the answers
+        self.signatures = list(ports.values()), [np.float32] * (2 if everything else 1)
+        super().__init__("massaccess_comparison", *self.signatures)
+        self._config, self._all = config, everything
+        self.truths = 2 if everything else 1  # the first ports carry the truth, the others the answers
         self._held = [np.empty(0, np.int64) for _ in ports]
         self._lock = threading.Lock()
         self._tally = Tally()
@@ -68,11 +119,11 @@ class meter(FrameBlock):
     @guarded
     def general_work(self, input_items, output_items):
         indices = [self._indices(port, len(items)) for port, items in enumerate(input_items)]
-        truth = _common(indices[: self._truths])
-        answer = _common(indices[self._truths :])
+        truth = _common(indices[: self.truths])
+        answer = _common(indices[self.truths :])
         frames = _common([truth, answer])
         done = min(int(index[-1]) for index in indices)  # all that can meet up to here is at hand
-        if output_items and len(frames) > len(output_items[0]):
+        if len(frames) > len(output_items[0]):
             frames = frames[: len(output_items[0])]
             done = int(frames[-1])
         if len(frames):
@@ -85,7 +136,7 @@ class meter(FrameBlock):
         if time.monotonic() - self._published > STATS_SECONDS:
             self._published = time.monotonic()
             self.message_port_pub(pmt.intern("stats"), to_dict_pmt(_flat(self.summary())))
-        return len(frames) if output_items else 0
+        return len(frames)
 
     def _indices(self, port, count):
         """Frame numbers of the items at hand; those that were seen before and kept are remembered."""
@@ -96,7 +147,7 @@ class meter(FrameBlock):
     def _consume(self, port, index, count, frames):
         self._held[port] = index[count:]
         self.consume(port, count)
-        if port in (0, self._truths):  # one port of the truth, and one of the answers, stand for their kind
+        if port in (0, self.truths):  # one port of the truth, and one of the answers, stand for their kind
             alone = count - int(np.isin(index[:count], frames).sum())
             if port == 0:
                 self._lost += alone

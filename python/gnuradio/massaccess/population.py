@@ -9,7 +9,7 @@ from gnuradio import gr
 
 from ._base import FrameBlock, guarded, item, parse_payload, system
 
-BUFFER_FRAMES = 128  # a comparison downstream keeps the truth here until the receiver has answered
+BUFFER_FRAMES = 64
 QUEUED_PAYLOADS = 1024
 
 

@@ -1,8 +1,8 @@
 """Frames in; who is active, what they sent and over which channels out."""
 
-import numpy as np
 from gnuradio import blocks, gr
 
+from ._base import io_signature, item_bytes
 from ._decoder import build
 
 
@@ -77,12 +77,9 @@ class receiver(gr.hier_block2):
             threads=threads,
             device=device,
         )
-        sizes = [_bytes(signature) for signature in outputs]
-        gr.hier_block2.__init__(
-            self, f"massaccess_{type(self).__name__}", gr.io_signature(1, 1, _bytes(samples)), gr.io_signature.makev(len(sizes), len(sizes), sizes)
-        )
+        gr.hier_block2.__init__(self, f"massaccess_{type(self).__name__}", io_signature([samples]), io_signature(outputs))
         self.connect(self, self._intake)
-        self._ends = [blocks.null_sink(size) for size in sizes]  # an output may stay unconnected, and the decoder runs all the same
+        self._ends = [blocks.null_sink(item_bytes(signature)) for signature in outputs]  # an output may stay unconnected, and the decoder runs all the same
         for port, end in enumerate(self._ends):
             self.connect((self._decoder, port), (self, port))
             self.connect((self._decoder, port), end)
@@ -102,7 +99,3 @@ class receiver(gr.hier_block2):
         """SHA-256 over frame numbers, active sets and payloads: equal for equal answers."""
         return self._decoder.digest()
 
-
-def _bytes(signature):
-    dtype, vlen = signature if isinstance(signature, tuple) else (signature, 1)
-    return np.dtype(dtype).itemsize * vlen

@@ -34,9 +34,8 @@ class uplink(gr.top_block):
         self.channel = channel_simulator(**_parameters(channel_simulator, known), seed=seed)
         self.receiver = make_receiver(config, receiver, options, seed=seed, channel_cov=config.channel, **streaming)
         compare = "activity" if isinstance(self.receiver, activity_detector) else "all"
-        self.meter = meter(compare, **_parameters(meter, known))
+        self.meter = meter(compare, **_parameters(meter, known), hold_frames=_in_flight(**streaming))
         sent = self._throttled(rate)
-        self._hold_truth(sent, streaming)
         received = self._air(sent)
         self.connect(received, self.receiver)
         self.connect(sent, (self.meter, 0))
@@ -65,12 +64,6 @@ class uplink(gr.top_block):
         self.quantizer = quantizer(self.config.frame_len * self.config.antennas, self.config.adc_bits, scale)
         self.connect(self.channel, self.quantizer)
         return self.quantizer
-
-    def _hold_truth(self, sent, streaming):
-        """The truth waits in buffers while its frame is decoded: with room for all that can be in between, the meter holds nothing up."""
-        frames = 64 + 4 * streaming.get("max_batch", 32) + streaming.get("queue_frames", 64)
-        sent.set_min_output_buffer(0, frames)
-        self.channel.set_min_output_buffer(1, frames)
 
 
 class capture(gr.top_block):
@@ -103,6 +96,11 @@ def make_publisher(tb, config, endpoint):
     for port in range(1 if only else 3):
         tb.connect((tb.receiver, port), (publisher, port))
     return publisher
+
+
+def _in_flight(*, max_batch=32, queue_frames=64, **others):
+    """Frames that can be between the source and the meter, with room to spare: the comparison then holds nothing up."""
+    return 128 + 4 * max_batch + queue_frames
 
 
 def _known_channel(config):

@@ -85,10 +85,19 @@ class Meter:
 
 @click.command()
 @click.argument("endpoint")
-@click.option("--mode", type=click.Choice(MODES), default="pub", show_default=True, help="What the publisher does: pub may lose, push waits.")
-@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE", help="Write what is heard: .npz, arrays; .jsonl, who was active.")
+@click.option(
+    "--mode", type=click.Choice(MODES), default="pub", show_default=True, help="What the publisher does: pub may lose, push waits."
+)
+@click.option(
+    "--out",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="Write what is heard: .npz, arrays; .jsonl, who was active.",
+)
 @click.option("--frames", type=click.IntRange(1), metavar="N", help="Stop after N frames.")
-@click.option("--timeout", type=click.FloatRange(0), default=10.0, show_default=True, metavar="S", help="Give up after S silent seconds; 0: never.")
+@click.option(
+    "--timeout", type=click.FloatRange(0), default=10.0, show_default=True, metavar="S", help="Give up after S silent seconds; 0: never."
+)
 @json_option
 @click.option("--quiet", is_flag=True, help="Show nothing but errors.")
 def command(endpoint: str, mode: str, out: Path | None, frames: int | None, timeout: float, json_path: Path | None, quiet: bool) -> None:

@@ -10,52 +10,11 @@ import click
 from rich.console import Console
 
 from .. import __version__
-from ..core import SNR_CONVENTIONS, SystemConfig
+from ..core import SystemConfig
 from ..errors import MassaccessError
-from ..forward.channels import CHANNELS
-from ..forward.modulation import MODULATIONS
 from ._json import json_option, write_json
 from ._live import explain, final_table, finish, labelled, streaming_facts, watch
-
-SYSTEM = (  # option, field of SystemConfig, type, help
-    ("--users", "users", int, "Potential users of the cell."),
-    ("--rows", "rows", int, "Rows of the planar array."),
-    ("--columns", "columns", int, "Columns of the planar array."),
-    ("--activity", "activity", float, "Probability that a user is awake in a frame."),
-    ("--active-users", "active_users", int, "Fixed number of active users per frame, instead of --activity."),
-    ("--pilots", "pilot_len", int, "Pilot symbols of a frame."),
-    ("--data", "data_len", int, "Data symbols of a frame; 0: activity detection only."),
-    ("--modulation", "modulation", click.Choice(sorted(MODULATIONS)), "Constellation of the data."),
-    ("--snr-db", "snr_db", float, "Signal-to-noise ratio [dB]."),
-    ("--snr-convention", "snr_convention", click.Choice(SNR_CONVENTIONS), "What --snr-db relates to the noise."),
-    ("--channel", "channel", str, f"Channel model: {', '.join(CHANNELS)}, or FILE.npz."),
-    ("--cfo-hz", "cfo_hz", float, "Largest carrier frequency offset of a user [Hz]."),
-)
-
-
-class Bits(click.ParamType):
-    """A number of converter bits, or ``inf``."""
-
-    name = "bits"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        if str(value) in ("inf", "0"):
-            return 0
-        try:
-            return int(value)
-        except ValueError:
-            self.fail(f"{value!r}: pass a whole number of bits, or inf for an ideal converter", param, ctx)
-
-
-def system_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Adds an option for each line of `SYSTEM`; one that is not given leaves the configuration as it is."""
-    defaults = SystemConfig()
-    for flag, name, kind, text in reversed(SYSTEM):
-        default = getattr(defaults, name)
-        note = "" if default is None else f"  [default: {default}]"
-        command = click.option(flag, name, type=kind, default=None, help=text + note)(command)
-    return click.option("--adc-bits", type=Bits(), default=None, metavar="BITS", help="Converter bits per real part, or inf.  [default: inf]")(command)
-
+from ._system import configure, system_options
 
 def streaming_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Options of the receiver block, the same for `run` and `receive`."""
@@ -86,7 +45,7 @@ def streaming_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.option(
     "--config", "config_path", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="TOML file with a [system] table; options override it."
 )
-@system_options
+@system_options()
 @click.option("--frames", type=click.IntRange(0), default=2000, show_default=True, help="Frames to send; 0: until Ctrl-C.")
 @click.option("--rate", type=click.FloatRange(0), default=0.0, help="Frames per second that are sent; 0: as fast as it goes.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Equal seeds give equal frames and, with --overflow block, equal digests.")
@@ -113,16 +72,6 @@ def command(config_path: Path | None, json_path: Path | None, traceback: bool, *
     if json_path is not None:
         write_json(json_path, document(config, seed, facts, rates))
     finish(outcome)
-
-
-def configure(path: Path | None, options: dict[str, Any]) -> SystemConfig:
-    """Takes the options that describe the system out of ``options``, and lays them over the file, or over the defaults."""
-    config = SystemConfig() if path is None else SystemConfig.from_toml(path)
-    changes = {name: options.pop(name) for _, name, _, _ in SYSTEM}
-    bits = options.pop("adc_bits")
-    if bits is not None:
-        changes["adc_bits"] = bits or None
-    return config.replace(**{name: value for name, value in changes.items() if value is not None or name == "adc_bits"})
 
 
 def blocks() -> Any:

@@ -19,7 +19,7 @@ class Oamp:
     """
 
     rounds: int = 10
-    damping: float = 0.7
+    damping: float = 0.5
     floor: float = 1e-6
 
     def __call__(self, filtered: MatchedFilter, prior: ConstellationPrior) -> Symbols:

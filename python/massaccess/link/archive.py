@@ -37,7 +37,8 @@ def results(message: Message, most: int | None = None) -> dict[str, np.ndarray]:
     """
     frame, activity = message["frame"], message["activity"]
     if frame.dtype != np.uint64 or frame.ndim != 1 or activity.dtype != np.float32 or activity.ndim != 2:
-        raise FormatError(f"frame is {frame.dtype} {list(frame.shape)} and activity {activity.dtype} {list(activity.shape)}: not from a receiver")
+        found = f"frame is {frame.dtype} {list(frame.shape)} and activity {activity.dtype} {list(activity.shape)}"
+        raise FormatError(f"{found}: not from a receiver")
     for name, array in message.arrays.items():
         if array.shape[:1] != frame.shape:
             raise FormatError(f"{name} is {list(array.shape)} in a message of {len(frame)} frames: not from a receiver")
@@ -85,7 +86,7 @@ class JsonlArchive(Archive):
 
     def __init__(self, path: Path) -> None:
         super().__init__(path)
-        self._file = open(path, "w", buffering=1, encoding="utf-8")
+        self._file = open(path, "w", buffering=1, encoding="utf-8")  # noqa: SIM115 until close()
 
     def close(self) -> None:
         self._file.close()
@@ -108,7 +109,7 @@ class NpzArchive(Archive):
     def __init__(self, path: Path) -> None:
         super().__init__(path)
         self._folder = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
-        self._metadata = open(self._folder / "metadata.jsonl", "w", encoding="utf-8")
+        self._metadata = open(self._folder / "metadata.jsonl", "w", encoding="utf-8")  # noqa: SIM115 until close()
         self._files: dict[str, IO[bytes]] = {}
         self._layout: dict[str, tuple[np.dtype, tuple[int, ...]]] = {}
 
@@ -116,7 +117,8 @@ class NpzArchive(Archive):
         """Packs the arrays; without frames nothing is left."""
         if not self._folder.exists():
             return
-        for file in (self._metadata, *self._files.values()):
+        self._metadata.close()
+        for file in self._files.values():
             file.close()
         if self.frames:
             self._pack(self._folder / "packed")
@@ -130,7 +132,7 @@ class NpzArchive(Archive):
         layout = {name: (array.dtype, array.shape[1:]) for name, array in arrays.items()}
         if not self._layout:
             self._layout = layout
-            self._files = {name: open(self._folder / name, "wb") for name in layout}
+            self._files = {name: open(self._folder / name, "wb") for name in layout}  # noqa: SIM115 until close()
         if layout != self._layout:
             raise FormatError("the publisher changed the size of its arrays: write into another file from here on")
         for name, array in arrays.items():

@@ -1,7 +1,7 @@
 """Hears what a publisher sends, without GNU Radio, and trusts nothing of it.
 
-A listener counts what is lost (gaps in the sequence numbers) and what is bad (anything that is not a message), and says so when nothing good
-has come for ``timeout_s``. Its memory is bounded by ``high_water_mark`` messages of at most ``max_bytes``.
+A listener counts what is lost (gaps in the sequence numbers) and what is bad (anything that is not a message), and says so when nothing
+good has come for ``timeout_s``. Its memory is bounded by ``high_water_mark`` messages of at most ``max_bytes``.
 """
 
 from __future__ import annotations
@@ -36,7 +36,13 @@ class Listener:
     """
 
     def __init__(
-        self, endpoint: str, *, mode: str = "pub", timeout_s: float | None = 10.0, high_water_mark: int = 32, max_bytes: int = 64 * 1024 * 1024
+        self,
+        endpoint: str,
+        *,
+        mode: str = "pub",
+        timeout_s: float | None = 10.0,
+        high_water_mark: int = 32,
+        max_bytes: int = 64 * 1024 * 1024,
     ) -> None:
         if mode not in MODES:
             raise unknown("mode", mode, MODES)
@@ -109,6 +115,10 @@ class Listener:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.close()
+
+    def __del__(self) -> None:
+        if "_context" in self.__dict__:
+            self.close()
 
     def _follow(self, message: Message) -> None:
         expected = self._expected.pop(message.stream, message.sequence)

@@ -165,53 +165,37 @@ def _book(name: str, value: Any) -> str:
     return value
 
 
+ON_CHANGE = "first item, on change"
+ON_RESULTS = "first result, on change"
 FIELDS = (
     Field("frame", "uint64", "1", "index of the frame; gaps are lost frames", "every item", "annotations `massaccess:frame`", _count),
     Field(
         "rx_time",
         "(uint64, double)",
         "s, s",
-        "time of the frame's first sample: whole seconds and fraction, as UHD tags it; frames follow back to back until the next one",
+        "time of the first sample: seconds and fraction, as UHD tags it; frames follow back to back until it is said anew",
         "first item, after a gap",
         "captures `massaccess:rx_time`, `core:datetime`",
         _time,
     ),
     Field("rx_rate", "double", "Hz", "complex samples per second of one antenna", "first item", "global `core:sample_rate`", _positive),
-    Field("rx_freq", "double", "Hz", "centre frequency", "first item, on change", "captures `core:frequency`", _number),
-    Field(
-        "pilot_book", "string", "", "id of the pilot book: 8 hexadecimal digits", "first item, on change", "annotations `massaccess:pilot_book`", _book
-    ),
+    Field("rx_freq", "double", "Hz", "centre frequency", ON_CHANGE, "captures `core:frequency`", _number),
+    Field("pilot_book", "string", "", "id of the pilots: 8 hexadecimal digits", ON_CHANGE, "annotations `massaccess:pilot_book`", _book),
     Field(
         "noise_var",
         "double",
-        "units of the samples, squared",
+        "power",
         "total variance of a complex noise entry",
-        "first item, on change",
+        ON_CHANGE,
         "annotations `massaccess:noise_var`",
         _variance,
     ),
-    Field("adc_bits", "int", "bit", "converter bits per real part; 0 is ideal", "first item, on change", "annotations `massaccess:adc_bits`", _bits),
-    Field(
-        "adc_scale",
-        "double",
-        "units of the samples",
-        "root mean square per real part on which the gain control settled",
-        "first item, on change",
-        "annotations `massaccess:adc_scale`",
-        _positive,
-    ),
-    Field(
-        "calibration",
-        "string",
-        "",
-        "id of the array calibration that was applied",
-        "first item, on change",
-        "annotations `massaccess:calibration`",
-        _text,
-    ),
-    Field("receiver", "string", "", "registry name of the receiver", "first result", "annotations `massaccess:receiver`", _text),
-    Field("version", "string", "", "version of massaccess that made the result", "first result", "annotations `massaccess:version`", _text),
-    Field("weights", "string", "", "sha256 of the weights file", "first result", "annotations `massaccess:weights`", _text),
+    Field("adc_bits", "int", "bit", "converter bits per real part; 0: ideal", ON_CHANGE, "annotations `massaccess:adc_bits`", _bits),
+    Field("adc_scale", "double", "amplitude", "root mean square per real part", ON_CHANGE, "annotations `massaccess:adc_scale`", _positive),
+    Field("calibration", "string", "", "id of the array calibration", ON_CHANGE, "annotations `massaccess:calibration`", _text),
+    Field("receiver", "string", "", "registry name of the receiver", ON_RESULTS, "annotations `massaccess:receiver`", _text),
+    Field("version", "string", "", "version of massaccess that made the result", ON_RESULTS, "annotations `massaccess:version`", _text),
+    Field("weights", "string", "", "sha256 of the weights file", ON_RESULTS, "annotations `massaccess:weights`", _text),
 )
 NAMES = tuple(row.name for row in FIELDS)
 
@@ -228,7 +212,7 @@ PREFACE = """# Metadata
 
 The name in the first column is the key everywhere: of the stream tag, in the dictionary of a PDU, and in the `metadata` object of a ZMQ
 message. A field that nobody knows is left out. A value holds from the item that it is said on until it is said anew. In a ZMQ message it
-holds for all frames of the message, whose indices are the array `frame`.
+holds for all frames of the message, whose indices are the array `frame`. Amplitudes and powers are in the units of the samples.
 
 This page is made by `massaccess.link.metadata.markdown()`.
 

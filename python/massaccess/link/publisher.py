@@ -113,6 +113,10 @@ class Publisher:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.close()
 
+    def __del__(self) -> None:
+        if "_context" in self.__dict__:
+            self._context.destroy(linger=0)
+
     @property
     def _sequence(self) -> int:
         return self.sent + self.dropped
@@ -144,7 +148,7 @@ def require_local(endpoint: str) -> None:
 
     >>> require_local("tcp://0.0.0.0:5555")
     Traceback (most recent call last):
-    massaccess.errors.ConfigError: tcp://0.0.0.0:5555 can be reached from other machines, and whoever connects reads everything: pass allow_remote=True if that is wanted
+    massaccess.errors.ConfigError: tcp://0.0.0.0:5555 can be reached from other machines, ...
     """
     scheme, _, address = endpoint.partition("://")
     host = address.rpartition(":")[0].strip("[]")

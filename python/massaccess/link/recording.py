@@ -15,7 +15,7 @@ import json
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
@@ -63,7 +63,9 @@ class Recorder:
     Memory does not grow with the frames, only with the runs. Raises ConfigError when the recording exists already, unless ``overwrite``.
     """
 
-    def __init__(self, path: str | Path, config: SystemConfig, *, seed: int | None = None, description: str = "", overwrite: bool = False) -> None:
+    def __init__(
+        self, path: str | Path, config: SystemConfig, *, seed: int | None = None, description: str = "", overwrite: bool = False
+    ) -> None:
         self.path, self.config, self.seed, self.description = stem(path), config, seed, description
         require_free(path, overwrite)
         self.runs: list[Run] = []
@@ -73,18 +75,20 @@ class Recorder:
         self._consistent = True
         self._part = self.path.parent / f".{self.path.name}.{os.getpid()}.part"
         try:
-            self._file = open(self._part, "w+b", buffering=0)
+            self._file = open(self._part, "w+b", buffering=0)  # noqa: SIM115 until close()
         except OSError as error:
             raise ConfigError(f"cannot write into {self.path.parent} ({error.strerror}): choose a folder that you may write") from None
 
     def write(self, frames: np.ndarray, metadata: Metadata) -> None:
-        """Appends frames [count frame_len antennas] or [count frame_len*antennas] complex64 that follow one another from ``metadata.frame``.
+        """Appends frames [count frame_len antennas] or [count frame_len*antennas] complex64, consecutive from ``metadata.frame`` on.
 
         Raises ShapeError for frames of another size, ConfigError for another sample rate or pilot book, OSError when the disk is full.
         """
         frames = np.ascontiguousarray(frames, DTYPE)
         if frames.size != len(frames) * self._frame_items:
-            raise ShapeError(f"frames are {list(frames.shape)}: pass [count, {self.config.frame_len}, {self.config.antennas}] for this configuration")
+            raise ShapeError(
+                f"frames are {list(frames.shape)}: pass [count, {self.config.frame_len}, {self.config.antennas}] for this configuration"
+            )
         if not len(frames):
             return
         metadata = metadata.at(self._next_index() if metadata.frame is None else metadata.frame)
@@ -130,7 +134,9 @@ class Recorder:
     def _check_rate(self, metadata: Metadata) -> None:
         rate = metadata.rx_rate or self._rate or self.config.sample_rate_hz
         if self.frames and rate != self._rate:
-            raise ConfigError(f"the sample rate changed from {self._rate:g} to {rate:g} Hz: a recording has one, start another for the new rate")
+            raise ConfigError(
+                f"the sample rate changed from {self._rate:g} to {rate:g} Hz: a recording has one, start another for the new rate"
+            )
         self._rate = rate
 
     def _write(self, octets: memoryview) -> None:
@@ -293,7 +299,7 @@ def _load(path: Path) -> dict[str, Any]:
         document = json.loads(path.read_text("utf-8"))
         validate(document)
     except FileNotFoundError:
-        raise FormatError(f"{path} does not exist: pass the name of a SigMF recording (an interrupted one has no metadata and cannot be read)") from None
+        raise FormatError(f"{path} does not exist: pass the name of a SigMF recording; one that was killed has no metadata") from None
     except OSError as error:
         raise FormatError(f"cannot read {path}: {error.strerror}") from None
     except FormatError as error:
@@ -305,7 +311,9 @@ def _load(path: Path) -> dict[str, Any]:
 
 def _config(whole: dict[str, Any], name: Path) -> SystemConfig:
     if "massaccess:config" not in whole:
-        raise FormatError(f"{name} does not say which system made it: pass config=, the SystemConfig with its users, antennas and frame lengths")
+        raise FormatError(
+            f"{name} does not say which system made it: pass config=, the SystemConfig with its users, antennas and frame lengths"
+        )
     try:
         return SystemConfig.from_dict(whole["massaccess:config"])
     except (MassaccessError, TypeError) as error:
@@ -333,7 +341,9 @@ def _map(path: Path, config: SystemConfig, salvage: bool) -> np.ndarray:
     frame = config.frame_len * config.antennas * DTYPE.itemsize
     if size < frame or (size % frame and not salvage):
         cure = "pass salvage=True to read the whole frames" if size >= frame else "there is no whole frame to read"
-        raise FormatError(f"{path} has {size} bytes, {size / frame:.2f} frames of {frame}: it was cut off or belongs to another configuration; {cure}")
+        raise FormatError(
+            f"{path} has {size} bytes, {size / frame:.2f} frames of {frame}: it was cut off or belongs to another configuration; {cure}"
+        )
     shape = (size // frame, config.frame_len, config.antennas)
     return np.memmap(path, DTYPE, "r", shape=shape)
 
@@ -371,7 +381,9 @@ def _runs(document: dict[str, Any], known: Metadata, length: int, frames: int, s
         expected += count
         runs.append(Run(first, count, _metadata(row, captures.get(start, {}), known)))
     if expected != frames and not salvage:
-        raise FormatError(f"the annotations tell of {expected} frames and the data file holds {frames}: pass salvage=True to read what there is")
+        raise FormatError(
+            f"the annotations tell of {expected} frames and the data file holds {frames}: pass salvage=True to read what there is"
+        )
     return tuple(Run(run.first, min(run.count, frames - run.first), run.metadata) for run in runs if run.first < frames)
 
 
@@ -394,4 +406,4 @@ def _later(time: tuple[int, float], seconds: float) -> tuple[int, float]:
 
 
 def _iso(time: tuple[int, float]) -> str:
-    return datetime.fromtimestamp(time[0], timezone.utc).strftime("%Y-%m-%dT%H:%M:%S") + f".{int(time[1] * 1e9):09d}Z"
+    return datetime.fromtimestamp(time[0], UTC).strftime("%Y-%m-%dT%H:%M:%S") + f".{int(time[1] * 1e9):09d}Z"

@@ -74,13 +74,17 @@ def encode(arrays: Mapping[str, np.ndarray], metadata: Metadata, *, sequence: in
     for name, array in arrays.items():
         dtype = array.dtype.name
         if not NAME.fullmatch(name) or dtype not in DTYPES or array.ndim > MAX_RANK:
-            raise ShapeError(f"array {name!r} is {array.dtype} {list(array.shape)}: pass a_z names, at most {MAX_RANK} axes and one of {', '.join(DTYPES)}")
+            raise ShapeError(
+                f"array {name!r} is {array.dtype} {list(array.shape)}: pass a_z names, at most {MAX_RANK} axes and one of {', '.join(DTYPES)}"
+            )
         layout.append([name, dtype, list(array.shape)])
         parts += [np.ascontiguousarray(array, DTYPES[dtype]).data.cast("B") if array.size else b"", bytes(-array.nbytes % ALIGN)]
     header = _padded(json.dumps({"arrays": layout, "metadata": metadata.to_dict()}, separators=(",", ":"), allow_nan=False).encode())
     payload = sum(len(part) for part in parts)
     if len(arrays) > MAX_ARRAYS or len(header) > MAX_HEADER or payload > MAX_BYTES:
-        raise ShapeError(f"{len(arrays)} arrays of {payload} bytes: send at most {MAX_ARRAYS} arrays and {MAX_BYTES} bytes, or fewer frames a message")
+        raise ShapeError(
+            f"{len(arrays)} arrays of {payload} bytes: send at most {MAX_ARRAYS} arrays and {MAX_BYTES} bytes, or fewer frames a message"
+        )
     head = HEAD.pack(MAGIC, VERSION, END if end else 0, len(header), payload, stream, sequence)
     return b"".join([head, header, *parts])
 
@@ -107,11 +111,17 @@ def _head(view: memoryview) -> tuple[int, int, int, int, int]:
     if magic != MAGIC:
         raise FormatError(f"the message starts with {magic!r}: it is not from a massaccess publisher")
     if version != VERSION:
-        raise FormatError(f"the message has version {version} and this massaccess reads version {VERSION}: use the same release on both sides")
+        raise FormatError(
+            f"the message has version {version} and this massaccess reads version {VERSION}: use the same release on both sides"
+        )
     if flags & ~END or header_len % ALIGN or header_len > MAX_HEADER or payload_len > MAX_BYTES:
-        raise FormatError(f"flags {flags:#x}, header of {header_len} and payload of {payload_len} bytes: not a message of version {VERSION}")
+        raise FormatError(
+            f"flags {flags:#x}, header of {header_len} and payload of {payload_len} bytes: not a message of version {VERSION}"
+        )
     if len(view) != HEAD.size + header_len + payload_len:
-        raise FormatError(f"the message has {len(view)} bytes and declares {HEAD.size + header_len + payload_len}: truncated or run together")
+        raise FormatError(
+            f"the message has {len(view)} bytes and declares {HEAD.size + header_len + payload_len}: truncated or run together"
+        )
     return flags, header_len, payload_len, stream, sequence
 
 

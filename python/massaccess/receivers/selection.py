@@ -46,8 +46,9 @@ class Selection:
         """Puts channel [B K M], symbols and symbol_var [B D K] back among all users."""
         frames, times, slots = symbols.shape
         spot = self.index[:, None, :].expand(frames, times, slots)
-        everyone = symbols.new_zeros(frames, times, self.users).scatter(2, spot, symbols)
-        var = symbol_var.new_full((frames, times, self.users), torch.inf).scatter(2, spot, symbol_var)
+        here = self.present[:, None, :]
+        everyone = symbols.new_zeros(frames, times, self.users).scatter(2, spot, symbols * here)
+        var = symbol_var.new_full((frames, times, self.users), torch.inf).scatter(2, spot, symbol_var.masked_fill(~here, torch.inf))
         rows = channel.new_zeros(frames, self.users, channel.shape[2])
         rows = rows.scatter(1, self.index[..., None].expand_as(channel), channel * self.present[..., None])
         return Estimate(activity, rows, everyone, var, info)

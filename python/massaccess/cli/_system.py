@@ -1,0 +1,80 @@
+"""The options that describe a system, the same for every verb that simulates one."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ..core import SNR_CONVENTIONS, SystemConfig
+from ..forward.channels import CHANNELS
+from ..forward.modulation import MODULATIONS
+from ..forward.pilots import PILOT_KINDS
+
+
+class Bits(click.ParamType):
+    """A number of converter bits, or ``inf``."""
+
+    name = "bits"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        if str(value) in ("inf", "0"):
+            return 0
+        try:
+            return int(value)
+        except ValueError:
+            self.fail(f"{value!r}: pass a whole number of bits, or inf for an ideal converter", param, ctx)
+
+
+SYSTEM = (  # option, field of SystemConfig, type, help
+    ("--users", "users", int, "Potential users of the cell."),
+    ("--antennas", "antennas", int, "Antennas of the array, as square as it goes; or say --rows and --columns."),
+    ("--rows", "rows", int, "Rows of the planar array."),
+    ("--columns", "columns", int, "Columns of the planar array."),
+    ("--activity", "activity", float, "Probability that a user is awake in a frame."),
+    ("--active-users", "active_users", int, "Fixed number of active users per frame, instead of --activity."),
+    ("--pilots", "pilot_len", int, "Pilot symbols of a frame."),
+    ("--data", "data_len", int, "Data symbols of a frame; 0: activity detection only."),
+    ("--modulation", "modulation", click.Choice(sorted(MODULATIONS)), "Constellation of the data."),
+    ("--pilot-kind", "pilot_kind", click.Choice(PILOT_KINDS), "Alphabet of the pilot book."),
+    ("--pilot-seed", "pilot_seed", int, "Seed of the pilot book."),
+    ("--snr-db", "snr_db", float, "Signal-to-noise ratio [dB]."),
+    ("--snr-convention", "snr_convention", click.Choice(SNR_CONVENTIONS), "What --snr-db relates to the noise."),
+    ("--adc-bits", "adc_bits", Bits(), "Converter bits per real part, or inf."),
+    ("--channel", "channel", str, f"Channel model: {', '.join(CHANNELS)}, or FILE.npz."),
+    ("--power-control/--no-power-control", "power_control", bool, "Whether users of the pathloss channel invert their loss."),
+    ("--cfo-hz", "cfo_hz", float, "Largest carrier frequency offset of a user [Hz]."),
+    ("--chain-phase-deg", "chain_phase_deg", float, "Spread of the receive chains' static phases [degrees]."),
+)
+
+
+def system_options(*, lists: Mapping[str, click.ParamType] | None = None) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Adds an option for each line of `SYSTEM`; one that is not given leaves the configuration as it is. ``lists`` gives some fields another
+    type, for verbs that take several values of them."""
+    defaults, special = SystemConfig(), lists or {}
+
+    def add(command: Callable[..., Any]) -> Callable[..., Any]:
+        for flag, name, kind, text in reversed(SYSTEM):
+            default = getattr(defaults, name)
+            note = f"  [default: {'inf' if name == 'adc_bits' else default}]" if default is not None or name == "adc_bits" else ""
+            command = click.option(flag, name, type=special.get(name, kind), default=None, help=text + note)(command)
+        return command
+
+    return add
+
+
+def configure(path: Path | None, options: dict[str, Any]) -> SystemConfig:
+    """Takes the options that describe the system out of ``options``, and lays them over the file, or over the defaults."""
+    config = SystemConfig() if path is None else SystemConfig.from_toml(path)
+    changes = {name: options.pop(name) for _, name, _, _ in SYSTEM}
+    changes = {name: value for name, value in changes.items() if value is not None}
+    antennas = changes.pop("antennas", None)
+    if antennas is not None:
+        rows = next(rows for rows in range(max(math.isqrt(max(antennas, 0)), 1), 0, -1) if antennas % rows == 0)
+        changes = {"rows": rows, "columns": antennas // rows} | changes
+    if "adc_bits" in changes:
+        changes["adc_bits"] = changes["adc_bits"] or None
+    return config.replace(**changes)

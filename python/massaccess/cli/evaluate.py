@@ -1,0 +1,119 @@
+"""``massaccess evaluate``: Monte Carlo without GNU Radio."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from ..errors import ConfigError
+from ._json import json_option, write_json
+from ._system import configure, system_options
+
+LISTS = {"snr_db": float, "pilot_len": int}  # options of the system that take several values here
+
+
+class Numbers(click.ParamType):
+    """Comma-separated numbers."""
+
+    name = "numbers"
+
+    def __init__(self, kind: type) -> None:
+        self.kind = kind
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> list[Any]:
+        try:
+            return [self.kind(item) for item in str(value).split(",")]
+        except ValueError:
+            self.fail(f"{value!r}: pass numbers joined by commas, e.g. 0,5,10", param, ctx)
+
+
+@click.command()
+@click.option("--receivers", required=True, help="Registry names joined by commas; see `massaccess receivers`.")
+@click.option("--config", "config_path", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="TOML file with a [system] table.")
+@system_options(lists={name: Numbers(kind) for name, kind in LISTS.items()})
+@click.option("--frames", type=click.IntRange(1), default=1000, show_default=True, help="Frames per point, the same for all receivers.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Frames of a seed are those of `massaccess run --seed`.")
+@click.option("--batch", type=click.IntRange(1), default=64, show_default=True, help="Frames handed to a receiver at once.")
+@click.option("--pilot-books", "books", type=click.IntRange(1), default=1, show_default=True, help="Pilot books to share the frames between.")
+@click.option("--calibrate", type=click.IntRange(0), default=0, show_default=True, help="Frames of another seed to set detectors' thresholds on.")
+@click.option("--option", "options", multiple=True, metavar="RECEIVER.NAME=VALUE", help="An option of a receiver, e.g. mmv-amp.damping=0.7.")
+@click.option("--device", default="auto", show_default=True, help="cpu, cuda, or auto.")
+@click.option("--threads", type=click.IntRange(0), default=0, show_default=True, help="Threads; 0: all cores.")
+@json_option
+def command(receivers: str, config_path: Path | None, options: tuple[str, ...], threads: int, json_path: Path | None, **rest: Any) -> None:
+    """Monte Carlo of one or more receivers at one or more points, on the very same frames.
+
+    Several values of --snr-db and --pilots make a grid of points.
+    """
+    import torch
+
+    from ..evaluate.montecarlo import Campaign, evaluate
+
+    if threads:
+        torch.set_num_threads(threads)
+    grid = {name: rest.pop(name) for name in LISTS}
+    base = configure(config_path, {**rest, **dict.fromkeys(LISTS)})
+    axes = [[(name, value) for value in values] for name, values in grid.items() if values]
+    points = [base.replace(**dict(point)) for point in itertools.product(*axes)]
+    settings = {name: rest[name] for name in ("frames", "seed", "batch", "books", "calibrate", "device")}
+    campaign = Campaign(points, [name.strip() for name in receivers.split(",")], options=parse_options(options), **settings)
+    with _progress() as bar:
+        task = bar.add_task("frames", total=len(points) * campaign.frames)
+        document = evaluate(campaign, on_frames=lambda count: bar.update(task, advance=count))
+    if json_path is None or str(json_path) != "-":
+        Console().print(table(document["results"]))
+    if json_path is not None:
+        write_json(json_path, document)
+
+
+def parse_options(texts: tuple[str, ...]) -> dict[str, dict[str, Any]]:
+    """``receiver.name=value`` texts as {receiver: {name: value}}; values are JSON, or words.
+
+    >>> parse_options(("mmv-amp.damping=0.7", "jcedd.rounds=3"))
+    {'mmv-amp': {'damping': 0.7}, 'jcedd': {'rounds': 3}}
+    """
+    result: dict[str, dict[str, Any]] = {}
+    for text in texts:
+        path, equals, value = text.partition("=")
+        receiver, dot, name = path.rpartition(".")
+        if not (equals and dot):
+            raise ConfigError(f"--option {text}: write RECEIVER.NAME=VALUE, e.g. mmv-amp.damping=0.7")
+        try:
+            parsed = json.loads(value)
+        except json.JSONDecodeError:
+            parsed = value
+        result.setdefault(receiver, {})[name] = parsed
+    return result
+
+
+def table(rows: list[dict[str, Any]]) -> Table:
+    """The results as a table for the terminal: rates with their 95 % intervals, as far as they were measured."""
+    shown = Table(title="95 % confidence intervals in brackets")
+    rates = [name for name in ("aep", "p_fa", "p_md", "ser", "ber", "fer") if any(row[name] is not None for row in rows)]
+    nmse = any(row["nmse_db"] is not None for row in rows)
+    for name in ("receiver", "SNR", "pilots", *rates, *(["NMSE"] if nmse else []), "ms/frame"):
+        shown.add_column(name, justify="left" if name == "receiver" else "right")
+    for row in rows:
+        cells = [row["receiver"], f"{row['snr_db']:g} dB", str(row["pilots"])]
+        cells += [_rate(row, name) for name in rates]
+        cells += [("" if row["nmse_db"] is None else f"{row['nmse_db']:.2f} dB")] if nmse else []
+        shown.add_row(*cells, f"{1e3 * row['seconds_per_frame']:.2f}")
+    return shown
+
+
+def _rate(row: dict[str, Any], name: str) -> str:
+    if row[name] is None:
+        return ""
+    low, high = row[f"{name}_ci95"]
+    return f"{row[name]:.2g} [{low:.1g}, {high:.1g}]"
+
+
+def _progress() -> Progress:
+    return Progress(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), console=Console(stderr=True), transient=True)

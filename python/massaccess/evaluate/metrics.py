@@ -1,0 +1,123 @@
+"""How well a receiver did: counts per frame, rates with confidence intervals."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..core import Estimate, Frame, SystemConfig
+from ..errors import ShapeError
+from ..forward.framing import CRC_BYTES, Framing
+from ..forward.modulation import constellation
+
+RATES = {
+    "aep": "activity error probability: wrong decisions, per user and frame",
+    "p_fa": "false alarms, per silent user and frame",
+    "p_md": "missed detections, per active user and frame",
+    "ser": "symbol error rate of the active users",
+    "ber": "bit error rate of the active users",
+    "fer": "frame error rate: active users whose payload and CRC did not come through, per active user and frame",
+}
+"""Every rate and what it counts. A missed user's symbols are zeros: all its symbols and its frame are wrong, about half of its bits."""
+
+
+class Tally:
+    """Counts errors over batches of frames.
+
+    >>> from massaccess.forward.simulate import Simulation
+    >>> config = SystemConfig(users=8, pilot_len=6, data_len=12, channel="rayleigh")
+    >>> frame, obs = Simulation(config).frames(0, 16)
+    >>> tally = Tally()
+    >>> tally.add(config, frame, Estimate(frame.active.float()))
+    >>> tally.summary()["aep"], tally.summary()["aep_errors"], tally.summary()["fer"]
+    (0.0, 0, None)
+    """
+
+    def __init__(self) -> None:
+        self.frames = 0
+        self._sums: dict[str, Tensor] = {}  # rate -> sums over frames of (errors, trials, errors^2, errors*trials, trials^2)
+
+    def add(self, config: SystemConfig, frame: Frame, estimate: Estimate) -> None:
+        """Counts the errors of ``estimate`` against the truth ``frame``, both of the same frames."""
+        truth, found = frame.active, estimate.active
+        if found.shape != truth.shape:
+            raise ShapeError(f"activity is {list(found.shape)} but the truth is {list(truth.shape)}: compare the same frames and users")
+        self.frames += len(truth)
+        wrong = truth ^ found
+        self._count("aep", wrong, torch.ones_like(truth))
+        self._count("p_fa", wrong & ~truth, ~truth)
+        self._count("p_md", wrong & truth, truth)
+        if estimate.channel is not None:
+            self._channel(frame, estimate)
+        if estimate.symbols is not None and config.data_len:
+            self._data(config, frame, estimate)
+
+    def summary(self) -> dict[str, Any]:
+        """Each rate of `RATES` with ``_ci95`` and ``_errors``, and nmse_db with ``_ci95``; ``None`` where nothing was measured.
+
+        Intervals take the frame as the independent unit, since errors come in bursts: the ratio estimator's normal interval, widened where
+        the exact binomial interval (Clopper-Pearson) is wider, as with few or no errors.
+        """
+        result: dict[str, Any] = {"frames": self.frames}
+        for name in RATES:
+            sums = self._sums.get(name)
+            known = sums is not None and sums[1] > 0
+            rate, half = _ratio(sums, self.frames) if known else (None, 0.0)
+            result[name] = rate
+            result[f"{name}_ci95"] = _interval(sums, rate, half) if known else None
+            result[f"{name}_errors"] = int(sums[0]) if known else None
+        energy = self._sums.get("nmse")
+        nmse, half = _ratio(energy, self.frames) if energy is not None and energy[1] > 0 else (None, 0.0)
+        result["nmse_db"] = None if nmse is None else _db(nmse)
+        result["nmse_db_ci95"] = None if nmse is None else [_db(max(nmse - half, nmse / 100)), _db(nmse + half)]
+        return result
+
+    def _channel(self, frame: Frame, estimate: Estimate) -> None:
+        """NMSE: squared error over squared norm of the active users' channels; a missed user counts as zero, a false alarm as its estimate."""
+        truth = frame.channel * frame.active[..., None]
+        claimed = estimate.channel * estimate.active[..., None]
+        self._sum("nmse", (claimed - truth).abs().square().sum((1, 2)), truth.abs().square().sum((1, 2)))
+
+    def _data(self, config: SystemConfig, frame: Frame, estimate: Estimate) -> None:
+        alphabet = constellation(config.modulation)
+        active = frame.active[..., None]
+        missed = active & ~estimate.active[..., None]
+        wrong = (alphabet.decide(estimate.symbols.mT) != frame.bits) & active
+        self._count("ber", wrong, active.expand_as(wrong))
+        symbols = wrong.unflatten(-1, (-1, alphabet.bits_per_symbol)).any(-1) | missed
+        self._count("ser", symbols, active.expand_as(symbols))
+        framing = Framing(config.users, frame.bits.shape[-1])
+        used = 8 * (framing.payload_bytes + CRC_BYTES) if framing.payload_bytes else frame.bits.shape[-1]
+        self._count("fer", wrong[..., :used].any(-1) | missed[..., 0], frame.active)
+
+    def _count(self, name: str, wrong: Tensor, trials: Tensor) -> None:
+        self._sum(name, wrong.flatten(1).sum(1), trials.flatten(1).sum(1))
+
+    def _sum(self, name: str, errors: Tensor, trials: Tensor) -> None:
+        e, t = errors.double(), trials.double()
+        sums = torch.stack([e.sum(), t.sum(), e.square().sum(), (e * t).sum(), t.square().sum()]).cpu()
+        self._sums[name] = sums if name not in self._sums else self._sums[name] + sums
+
+
+def _ratio(sums: Tensor, frames: int) -> tuple[float, float]:
+    """errors / trials and the half width of its 95 % interval, frames taken as independent clusters."""
+    errors, trials, ee, et, tt = (float(value) for value in sums)
+    rate = errors / trials
+    spread = max(ee - 2 * rate * et + rate * rate * tt, 0.0) * frames / max(frames - 1, 1)
+    return rate, 1.96 * math.sqrt(spread) / trials
+
+
+def _interval(sums: Tensor, rate: float, half: float) -> list[float]:
+    from scipy.stats import beta
+
+    errors, trials = float(sums[0]), float(sums[1])
+    low = beta.ppf(0.025, errors, trials - errors + 1) if errors else 0.0
+    high = beta.ppf(0.975, errors + 1, trials - errors) if errors < trials else 1.0
+    return [max(min(float(low), rate - half), 0.0), min(max(float(high), rate + half), 1.0)]
+
+
+def _db(ratio: float) -> float:
+    return 10 * math.log10(max(ratio, 1e-30))

@@ -1,0 +1,180 @@
+"""Monte Carlo: several receivers on the very same frames, at one or more points."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from .. import __version__
+from ..core import Frame, Observation, SystemConfig
+from ..errors import ConfigError, MassaccessError
+from ..forward.simulate import Simulation
+from ..registry import create, entry
+from ..rng import derive, generator
+from .metrics import Tally
+
+
+@dataclass(frozen=True)
+class Campaign:
+    """What to run: ``receivers`` (registry names) on ``frames`` frames of each of the ``points``.
+
+    All points share the seed's payloads, channels and noise shapes (common random numbers). ``books`` splits the frames over that many pilot
+    books, seeds ``pilot_seed``, ``pilot_seed + 1``, ...: figures then do not hang on one book. ``calibrate`` sets the threshold of each
+    activity detector that has one, on that many frames of another seed; it changes nothing in the frames that are counted.
+    """
+
+    points: Sequence[SystemConfig]
+    receivers: Sequence[str]
+    frames: int
+    seed: int = 0
+    batch: int = 64
+    books: int = 1
+    calibrate: int = 0
+    device: str = "auto"
+    options: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.frames < 1 or self.batch < 1 or not 1 <= self.books <= self.frames:
+            raise ConfigError(f"frames {self.frames}, batch {self.batch}, books {self.books}: pass 1 or more, and no more books than frames")
+        if not self.receivers:
+            raise ConfigError("no receiver named: pass --receivers A,B; `massaccess receivers` lists them")
+        for name in self.receivers:
+            entry(name)
+
+    @property
+    def where(self) -> torch.device:
+        """The device that computes: with "auto" the GPU where there is one."""
+        if self.device != "auto":
+            return torch.device(self.device)
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def evaluate(campaign: Campaign, *, on_frames: Callable[[int], None] | None = None) -> dict[str, Any]:
+    """Runs the campaign; the result is the document that ``massaccess evaluate --json`` writes. ``on_frames`` reports progress."""
+    results = [row for config in campaign.points for row in _point(campaign, config, on_frames)]
+    settings = {name: getattr(campaign, name) for name in ("frames", "seed", "batch", "books", "calibrate", "options")}
+    return {"config": campaign.points[0].to_dict(), "version": __version__, **settings, "results": results}
+
+
+def batches(config: SystemConfig, *, frames: int, seed: int, batch: int, books: int) -> Any:
+    """Yields (frame, observation) until ``frames`` frames are out, in ``books`` shares of consecutive frames."""
+    for book in range(books):
+        simulation = Simulation(config.replace(pilot_seed=config.pilot_seed + book), seed)
+        first, last = frames * book // books, frames * (book + 1) // books
+        for start in range(first, last, batch):
+            yield simulation.frames(start, min(batch, last - start))
+
+
+def _point(campaign: Campaign, config: SystemConfig, on_frames: Callable[[int], None] | None) -> list[dict[str, Any]]:
+    runs = [_Run(name, _options(campaign, config, name)) for name in campaign.receivers]
+    for frame, obs in batches(config, frames=campaign.frames, seed=campaign.seed, batch=campaign.batch, books=campaign.books):
+        frame, obs = frame_to(frame, campaign.where), obs.to(campaign.where)
+        for run in runs:
+            run.receive(config, frame, obs)
+        if on_frames is not None:
+            on_frames(len(frame))
+    return [run.row(config, campaign) for run in runs]
+
+
+class _Run:
+    """One receiver at one point."""
+
+    def __init__(self, name: str, options: dict[str, Any]) -> None:
+        self.name, self.options = name, options
+        self.genie = entry(name).genie
+        self.receiver = create(name, **options)
+        self.tally, self.seconds, self.evaluations, self.warm = Tally(), 0.0, 0.0, False
+
+    def receive(self, config: SystemConfig, frame: Frame, obs: Observation) -> None:
+        if not self.warm:  # compilation and first-touch costs are not the algorithm's
+            self._call(frame, obs)
+            self.warm = True
+        started = time.perf_counter()
+        estimate = self._call(frame, obs)
+        self.seconds += time.perf_counter() - started
+        self.evaluations += float(estimate.info.get("nfe", 0)) * len(frame)
+        self.tally.add(config, frame, estimate)
+
+    def _call(self, frame: Frame, obs: Observation) -> Any:
+        draw = generator(frame.start, "receiver", self.name, device=obs.pilot_rx.device)
+        known = {"truth": frame} if self.genie else {}
+        try:
+            with torch.inference_mode():
+                estimate = self.receiver(obs, generator=draw, **known)
+                if obs.pilot_rx.is_cuda:
+                    torch.cuda.synchronize()
+                return estimate
+        except MassaccessError as error:
+            raise type(error)(f"receiver {self.name}: {error}") from error
+
+    def row(self, config: SystemConfig, campaign: Campaign) -> dict[str, Any]:
+        where = {
+            "snr_db": config.snr_db,
+            "snr_convention": config.snr_convention,
+            "pilots": config.pilot_len,
+            "data": config.data_len,
+            "users": config.users,
+            "antennas": config.antennas,
+            "activity": config.activity_prior,
+            "channel": config.channel,
+            "adc_bits": config.adc_bits,
+            "modulation": config.modulation,
+        }
+        cost = {
+            "nfe": self.evaluations / campaign.frames,
+            "seconds_per_frame": self.seconds / campaign.frames,
+            "device": str(campaign.where),
+            "threads": torch.get_num_threads(),
+        }
+        return {"receiver": self.name, **where, **self.tally.summary(), **cost, "options": self.options}
+
+
+def _options(campaign: Campaign, config: SystemConfig, name: str) -> dict[str, Any]:
+    options = dict(campaign.options.get(name, {}))
+    if not campaign.calibrate:
+        return options
+    detector, plus, _ = name.partition("+")
+    if not plus and entry(name).kind == "activity":
+        return {**options, **_threshold(campaign, config, name, options)}
+    if plus and entry(name).kind == "joint":
+        inner = options.get("detector_options", {})
+        return {**options, "detector_options": {**inner, **_threshold(campaign, config, detector, inner)}}
+    return options
+
+
+def _threshold(campaign: Campaign, config: SystemConfig, name: str, options: dict[str, Any]) -> dict[str, float]:
+    """The threshold on the log odds that makes fewest errors on ``calibrate`` frames of a seed of their own; nothing for hard decisions."""
+    receiver = create(name, **options)
+    scores, truths = [], []
+    seed = derive(campaign.seed, "calibrate")
+    for frame, obs in batches(config, frames=campaign.calibrate, seed=seed, batch=campaign.batch, books=min(campaign.books, campaign.calibrate)):
+        with torch.inference_mode():
+            estimate = receiver(obs.to(campaign.where), generator=generator(seed, name, frame.start, device=campaign.where))
+        if "log_odds" not in estimate.info:
+            return {}
+        scores.append(estimate.info["log_odds"].cpu().flatten())
+        truths.append(frame.active.flatten())
+    return {"threshold": best_threshold(torch.cat(scores), torch.cat(truths))}
+
+
+def best_threshold(scores: torch.Tensor, truth: torch.Tensor) -> float:
+    """The threshold t that makes fewest errors in "active where score > t"; halfway between the scores around it.
+
+    >>> best_threshold(torch.tensor([3.0, 1.0, -1.0]), torch.tensor([True, True, False]))
+    0.0
+    """
+    ranked, order = scores.double().sort(descending=True)
+    hits = truth[order]
+    errors = torch.cat([hits.sum()[None], hits.sum() + torch.cumsum(1 - 2 * hits.long(), 0)])
+    cut = int(errors.argmin())
+    edges = torch.cat([ranked[:1] + 1, ranked, ranked[-1:] - 1])
+    return float((edges[cut] + edges[cut + 1]) / 2)
+
+
+def frame_to(frame: Frame, device: torch.device) -> Frame:
+    """The truth on another device."""
+    return Frame(*(getattr(frame, name).to(device) for name in ("active", "bits", "symbols", "channel")), frame.start)
