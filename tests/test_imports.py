@@ -12,7 +12,7 @@ PYTHON = Path(__file__).resolve().parent.parent / "python"
 
 # Lowest first. A module may import from layers below its own; parts of one layer do not know one another, except at the bottom.
 LAYERS = (
-    {"core", "errors", "parallel", "rng"},
+    {"core", "errors", "lanes", "parallel", "rng"},
     {"forward"},
     {"networks"},
     {"likelihoods", "priors"},

@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner
 
 from massaccess.cli import doctor, group
-from massaccess.cli.doctor import Finding, companion, companion_paths, examine, gnuradio, yml_folder
+from massaccess.cli.doctor import Finding, companion, companion_paths, examine, flowgraphs, gnuradio, yml_folder
 
 
 def test_this_installation_is_sound(massaccess, tmp_path: Path) -> None:
@@ -54,6 +54,14 @@ def test_a_check_that_breaks_is_a_finding() -> None:
 
 
 RADIO = {"version": "3.10", "prefix": "/usr", "numpy": "1.24", "grc_paths": ["", ""], "package": "here", "blocks": {}}
+
+
+FLOWGRAPH = """
+options: {parameters: {id: broken, output_language: python, generate_options: no_gui}, states: {state: enabled}}
+blocks: [{name: source, id: blocks_null_source, parameters: {type: complex}, states: {state: enabled}}]
+connections: []
+metadata: {file_format: 1}
+"""
 
 
 def with_probe(monkeypatch: pytest.MonkeyPatch, **changes: object) -> None:
@@ -106,6 +114,27 @@ def test_block_without_description_fails(monkeypatch: pytest.MonkeyPatch, tmp_pa
     monkeypatch.setattr(doctor, "yml_folder", lambda: folder)
     with_probe(monkeypatch, blocks={"quantizer": "", "receiver": ""})
     assert any(finding.level == "FAIL" and "receiver" in finding.text for finding in companion())
+
+
+def test_description_without_block_fails(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    folder = descriptions(tmp_path / "grc", "quantizer", "old_name")
+    monkeypatch.setattr(doctor, "yml_folder", lambda: folder)
+    with_probe(monkeypatch, blocks={"quantizer": ""})
+    assert any(finding.level == "FAIL" and "old_name" in finding.text for finding in companion())
+
+
+def test_flowgraph_that_does_not_compile_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    descriptions(tmp_path / "grc")
+    (tmp_path / "grc" / "massaccess_quantizer.block.yml").write_text("id: massaccess_quantizer\n")
+    (tmp_path / "flowgraphs").mkdir()
+    (tmp_path / "flowgraphs" / "broken.grc").write_text(FLOWGRAPH)
+    monkeypatch.setattr(doctor, "TREE", tmp_path)
+    with_probe(monkeypatch)
+    (finding,) = flowgraphs()
+    assert finding.level == "FAIL"
+    assert "broken.grc" in finding.text
+    assert "Port is not connected" in finding.text
+    assert "massaccess_quantizer.block.yml" in finding.text
 
 
 def test_companion_paths_are_those_that_exist(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

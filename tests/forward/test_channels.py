@@ -225,7 +225,7 @@ def test_uma_covariance_helps_on_the_other_half() -> None:
     gram = model.covariance + 0.1 * torch.eye(64)
     estimate = noisy @ torch.linalg.solve(gram, model.covariance).conj()  # h_hat = C (C + s I)^-1 y, rows; both Hermitian
     nmse_db = 10 * math.log10((estimate - h).abs().square().sum() / h.abs().square().sum())
-    assert nmse_db < -13.5  # least squares: -10
+    assert nmse_db < -13.0  # least squares: -10
 
 
 def test_save_and_describe(bank: Path, tmp_path: Path) -> None:
@@ -283,11 +283,11 @@ def test_drops_fill_the_sector_evenly() -> None:
     x, y, z = uma.UmaCell().drop(20000, generator=generator(0)).unbind(-1)
     distance, azimuth = torch.hypot(x, y), torch.rad2deg(torch.atan2(y, x))
     assert distance.min() >= 35
-    assert distance.max() <= 500.001
+    assert distance.max() <= 250.001
     assert azimuth.abs().max() <= 60.001
     assert z.unique().tolist() == [1.5]
-    inner = (250**2 - 35**2) / (500**2 - 35**2)
-    assert (distance < 250).float().mean() == pytest.approx(inner, abs=0.015)
+    inner = (125**2 - 35**2) / (250**2 - 35**2)
+    assert (distance < 125).float().mean() == pytest.approx(inner, abs=0.015)
     assert azimuth.mean().abs() < 1
 
 

@@ -192,6 +192,8 @@ def companion() -> Iterator[Finding]:
         yield Finding(
             "FAIL", "grc", f"block {name} has no description in {folder}", "install massaccess again: block and description come together"
         )
+    for name in sorted(described - set(radio["blocks"])) if radio["blocks"] else ():
+        yield Finding("FAIL", "grc", f"{folder} describes {name}, which is no block of this version", "remove the file: it is left over")
     yield Finding("OK", "grc", f"{len(described)} block descriptions in {folder}")
     yield _found_by_companion(folder, companion_paths(radio["grc_paths"]))
     yield from _companion_python()
@@ -244,6 +246,13 @@ def flowgraphs() -> Iterator[Finding]:
             )
         else:
             yield Finding("OK", "flowgraph", f"{graph.name} compiles")
+
+
+def _complaint(output: str) -> str:
+    """What grcc says is wrong, among all else that it says: "...: error: ..." of a description, or lines below "errors from flowgraph"."""
+    head, _, tail = output.partition("errors from flowgraph:")
+    lines = [line for line in head.splitlines() if " error: " in line] + tail.splitlines()[:4]
+    return "; ".join(" ".join(line.split()) for line in lines if line.strip(" *")) or "grcc does not say why"
 
 
 @functools.cache

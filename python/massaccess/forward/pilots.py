@@ -2,7 +2,7 @@
 
 >>> book = pilot_book(users=4, pilot_len=3, seed=1)
 >>> tuple(book.shape), book_id(book)
-((3, 4), 'c6f9cf71')
+((3, 4), '7f41449e')
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from ..rng import complex_normal, generator
 from .modulation import constellation
 
 PILOT_KINDS = ("qpsk", "gaussian")
+PIECE = 64  # rows drawn at once: books of different lengths share their first rows
 
 
 def pilot_book(*, users: int, pilot_len: int, kind: str = "qpsk", seed: int = 0) -> Tensor:
@@ -27,14 +28,17 @@ def pilot_book(*, users: int, pilot_len: int, kind: str = "qpsk", seed: int = 0)
     """
     if kind not in PILOT_KINDS:
         raise unknown("pilot kind", kind, PILOT_KINDS)
-    columns = []
-    for user in range(users):
-        draw = generator(seed, "pilots", kind, user)
-        if kind == "qpsk":
-            columns.append(constellation("qpsk").points[torch.randint(0, 4, (pilot_len,), generator=draw)])
-        else:
-            columns.append(complex_normal(pilot_len, generator=draw))
-    return torch.stack(columns, 1)
+    pieces = [_piece(users, kind, seed, piece) for piece in range(-(-pilot_len // PIECE))]
+    return torch.cat(pieces)[:pilot_len]
+
+
+def _piece(users: int, kind: str, seed: int, piece: int) -> Tensor:
+    """`PIECE` rows of the book, each user's from a generator of its own."""
+    draws = [generator(seed, "pilots", kind, user, piece) for user in range(users)]
+    if kind == "gaussian":
+        return torch.stack([complex_normal(PIECE, generator=draw) for draw in draws], 1)
+    points = constellation("qpsk").points
+    return torch.stack([points[torch.randint(0, 4, (PIECE,), generator=draw)] for draw in draws], 1)
 
 
 def book_id(pilots: Tensor) -> str:
