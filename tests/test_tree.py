@@ -11,7 +11,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 TEXT = {"", ".c", ".cc", ".cff", ".cmake", ".grc", ".json", ".md", ".py", ".sh", ".svg", ".toml", ".txt", ".yaml", ".yml"}
-SKIP = {".git", "build", "dist", "__pycache__"}
+SKIP = {"build", "dist", "__pycache__"}
 LARGE = 8 * 2**20
 
 # Spelt in pieces, so that this file does not hold what it looks for.
@@ -32,7 +32,8 @@ def tree() -> list[Path]:
     listing = subprocess.run(["git", "ls-files", "-co", "--exclude-standard", "-z"], cwd=ROOT, capture_output=True, text=True)
     if listing.returncode == 0 and listing.stdout:
         return sorted({ROOT / name for name in listing.stdout.split("\0") if name and (ROOT / name).is_file()})
-    return [path for path in sorted(ROOT.rglob("*")) if path.is_file() and not (SKIP | {".venv"}) & set(path.relative_to(ROOT).parts)]
+    inside = [path.relative_to(ROOT) for path in sorted(ROOT.rglob("*")) if path.is_file()]
+    return [ROOT / path for path in inside if not any(part in SKIP or part[0] == "." for part in path.parts[:-1])]
 
 
 FILES = tree()

@@ -157,6 +157,8 @@ tb.wait()
 @pytest.mark.parametrize(("fail_at", "code"), [(5, 1), (None, 0)])
 def test_supervisor_sets_the_exit_code(fail_at, code):
     program = SUPERVISED.format(folder=str(Path(__file__).parent), fail_at=fail_at, head=1000)
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, env=os.environ | {"PYTHONPATH": str(ROOT / "python")})
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, env=os.environ | {"PYTHONPATH": str(ROOT / "python")}
+    )
     assert done.returncode == code, done.stderr
     assert ("massaccess: block numbers0 failed: ValueError: too far" in done.stderr) == bool(code)

@@ -75,7 +75,9 @@ def received(config, frames, seed=5):
 # --- answers --------------------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("changes", [{}, {"adc_bits": 2}, {"channel": "uma", "rows": 8, "columns": 8}, {"modulation": "16qam", "snr_db": 20.0}])
+@pytest.mark.parametrize(
+    "changes", [{}, {"adc_bits": 2}, {"channel": "uma", "rows": 8, "columns": 8}, {"modulation": "16qam", "snr_db": 20.0}]
+)
 def test_the_flowgraph_answers_like_the_library(config, changes):
     config = config.replace(**changes)
     tb = uplink(config, JOINT)
@@ -171,7 +173,11 @@ def test_frame_numbers_are_kept_and_an_untagged_stream_counts_from_0(cell, confi
     tb = Stream(received(config, 5), cell(massaccess.receiver, receiver="energetic"))
     massaccess.run(tb)
     assert tb.frames() == [0, 1, 2, 3, 4]
-    tb = Stream(received(config, 5), cell(massaccess.receiver, receiver="energetic"), [mark(0, "frame", pmt.from_uint64(70)), mark(3, "frame", pmt.from_uint64(90))])
+    tb = Stream(
+        received(config, 5),
+        cell(massaccess.receiver, receiver="energetic"),
+        [mark(0, "frame", pmt.from_uint64(70)), mark(3, "frame", pmt.from_uint64(90))],
+    )
     massaccess.run(tb)
     assert tb.frames() == [70, 71, 72, 90, 91]
 
@@ -196,13 +202,19 @@ def test_a_change_of_noise_cuts_the_batch(cell, config, monkeypatch):
     kind = type(block._decoder._engine._receiver)
     energetic = kind.__call__
     monkeypatch.setattr(kind, "__call__", note)
-    changes = [mark(3, "noise_var", pmt.from_double(0.2)), mark(5, "adc_bits", pmt.from_long(1)), mark(5, "adc_scale", pmt.from_double(1.5))]
+    changes = [
+        mark(3, "noise_var", pmt.from_double(0.2)),
+        mark(5, "adc_bits", pmt.from_long(1)),
+        mark(5, "adc_scale", pmt.from_double(1.5)),
+    ]
     massaccess.run(Stream(received(config, 10), block, changes))
     assert seen == [(3, 0.1, None), (2, 0.2, None), (3, 0.2, 1), (2, 0.2, 1)]
 
 
 def test_another_pilot_book_is_refused(cell, config):
-    tb = Stream(received(config, 5), cell(massaccess.receiver, receiver="energetic", pilot_seed=1), [mark(0, "pilot_book", pmt.intern("00000000"))])
+    tb = Stream(
+        received(config, 5), cell(massaccess.receiver, receiver="energetic", pilot_seed=1), [mark(0, "pilot_book", pmt.intern("00000000"))]
+    )
     with pytest.raises(BlockFailure, match="pilot book 00000000 but this receiver has"):
         massaccess.run(tb)
 
@@ -263,7 +275,9 @@ def test_a_slow_receiver_live_drops_whole_frames_and_counts_them(config):
 
 def test_live_memory_stays_flat(cell, config):
     """An endless fast stream into a slow receiver: after a while, memory no longer grows."""
-    block = cell(massaccess.receiver, receiver="energetic", options={"seconds": 0.005}, overflow="drop_oldest", max_batch=4, queue_frames=16)
+    block = cell(
+        massaccess.receiver, receiver="energetic", options={"seconds": 0.005}, overflow="drop_oldest", max_batch=4, queue_frames=16
+    )
     tb = Stream(received(config, 32), block, repeat=True)
     peaks, reached = [], iter((20_000, 60_000))
     goal = next(reached)
@@ -285,7 +299,10 @@ def test_a_short_truth_buffer_makes_it_slow_and_not_stuck(config, cell):
     """With fewer frames in flight than a batch needs, the receiver takes what there is."""
     tb = gr.top_block()
     source, air = cell(massaccess.population, frames=6), cell(massaccess.channel_simulator)
-    receiver, stage = cell(massaccess.receiver, receiver="energetic", max_batch=64), blocks.throttle(config.frame_len * config.antennas * 8, 5)
+    receiver, stage = (
+        cell(massaccess.receiver, receiver="energetic", max_batch=64),
+        blocks.throttle(config.frame_len * config.antennas * 8, 5),
+    )
     sink = blocks.null_sink(config.users * 4)
     tb.connect(source, air, stage, receiver, sink)
     massaccess.run(tb)
@@ -317,7 +334,9 @@ def test_the_meter_counts_frames_without_an_answer(cell, config):
     sent = np.zeros((6, config.frame_len * config.users), np.complex64)
     answers = [0, 2, 3, 5, 9]
     source = blocks.vector_source_c(sent.ravel().tolist(), False, sent.shape[1])
-    found = blocks.vector_source_f([0.0] * config.users * 5, False, config.users, [mark(row, "frame", pmt.from_uint64(frame)) for row, frame in enumerate(answers)])
+    found = blocks.vector_source_f(
+        [0.0] * config.users * 5, False, config.users, [mark(row, "frame", pmt.from_uint64(frame)) for row, frame in enumerate(answers)]
+    )
     errors = blocks.vector_sink_f()
     tb.connect(source, (meter, 0))
     tb.connect(found, (meter, 1))
@@ -330,7 +349,7 @@ def test_the_meter_counts_frames_without_an_answer(cell, config):
 
 
 def test_the_meter_emits_errors_per_frame(config):
-    tb = uplink(config.replace(snr_db=0.0), JOINT)
+    tb = uplink(config.replace(snr_db=-12.0), JOINT)
     users, packets = blocks.vector_sink_f(), blocks.vector_sink_f()
     tb.connect((tb.meter, 0), users)
     tb.connect((tb.meter, 1), packets)

@@ -108,7 +108,10 @@ def test_the_frame_tag_picks_the_draws(cell, config):
     length = config.frame_len * config.users
     mark = gr.tag_t()
     mark.offset, mark.key, mark.value = 0, pmt.intern("frame"), pmt.from_uint64(21)
-    silence, rx = blocks.vector_source_c([0.0] * length * 3, False, length, [mark]), blocks.vector_sink_c(config.frame_len * config.antennas)
+    silence, rx = (
+        blocks.vector_source_c([0.0] * length * 3, False, length, [mark]),
+        blocks.vector_sink_c(config.frame_len * config.antennas),
+    )
     tb = gr.top_block()
     tb.kept = cell(massaccess.channel_simulator, seed=5)
     tb.connect(silence, tb.kept, rx)
@@ -177,7 +180,9 @@ def test_a_payload_wakes_its_user_and_is_sent(cell, config):
     assert ok[0, 2]
 
 
-@pytest.mark.parametrize("message", [pmt.PMT_T, pdu(99, b"abc"), pdu(1, b"too long"), pmt.cons(pmt.make_dict(), pmt.init_u8vector(3, [1, 2, 3]))])
+@pytest.mark.parametrize(
+    "message", [pmt.PMT_T, pdu(99, b"abc"), pdu(1, b"too long"), pmt.cons(pmt.make_dict(), pmt.init_u8vector(3, [1, 2, 3]))]
+)
 def test_malformed_payloads_are_counted_and_harm_nobody(cell, message):
     source = cell(massaccess.population, frames=20)
     source.enqueue(message)

@@ -4,19 +4,21 @@ Importing this package is cheap; torch is imported when the first block is made.
 GNU Radio's own package finds this one.
 """
 
-from ._base import failures, run
-from .activity_detector import activity_detector
-from .channel_simulator import channel_simulator
-from .meter import meter
-from .pilot_framer import pilot_framer
-from .population import population
-from .quantizer import quantizer
-from .receiver import receiver
-from .sigmf_recorder import sigmf_recorder
-from .sigmf_replay import sigmf_replay
-from .supervisor import supervisor
-from .uplink import capture, uplink
-from .zmq_publisher import zmq_publisher
+from ._base import failures as failures
+from ._base import run as run
+from .activity_detector import activity_detector as activity_detector
+from .channel_simulator import channel_simulator as channel_simulator
+from .meter import meter as meter
+from .pilot_framer import pilot_framer as pilot_framer
+from .population import population as population
+from .quantizer import quantizer as quantizer
+from .receiver import receiver as receiver
+from .sigmf_recorder import sigmf_recorder as sigmf_recorder
+from .sigmf_replay import sigmf_replay as sigmf_replay
+from .supervisor import supervisor as supervisor
+from .uplink import capture as capture
+from .uplink import uplink as uplink
+from .zmq_publisher import zmq_publisher as zmq_publisher
 
 BLOCKS = (
     "activity_detector",

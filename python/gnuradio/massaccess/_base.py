@@ -117,7 +117,11 @@ def raise_failure():
 def _failure_type():
     from massaccess.errors import MassaccessError  # imports torch: not before something has failed
 
-    return type("BlockFailure", (MassaccessError,), {"__doc__": "A block of a flowgraph raised; `details` holds its traceback.", "__module__": __name__})
+    return type(
+        "BlockFailure",
+        (MassaccessError,),
+        {"__doc__": "A block of a flowgraph raised; `details` holds its traceback.", "__module__": __name__},
+    )
 
 
 def __getattr__(name):
@@ -146,9 +150,10 @@ def item(dtype, *shape):
         raise ConfigError(f"items of {' x '.join(map(str, sizes))} entries are empty: every length must be 1 or more")
     if buffer_bytes(dtype, vlen) > MAX_BUFFER:
         better = [_rounder(size) for size in sizes]
+        mebibytes = buffer_bytes(dtype, vlen) >> 20
         raise ConfigError(
-            f"items of {' x '.join(map(str, sizes))} entries need a buffer of {buffer_bytes(dtype, vlen) >> 20} MiB, because {PAGE}-byte pages "
-            f"must hold whole items: choose lengths with more factors of 2, for instance {' x '.join(map(str, better))}"
+            f"items of {' x '.join(map(str, sizes))} entries need a buffer of {mebibytes} MiB, because {PAGE}-byte pages must hold whole items: "
+            f"choose lengths with more factors of 2, for instance {' x '.join(map(str, better))}"
         )
     return (dtype, vlen) if vlen > 1 else dtype
 

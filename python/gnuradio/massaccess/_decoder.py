@@ -188,7 +188,9 @@ class Intake(FrameBlock):
         from massaccess.errors import ConfigError
 
         if book != self._book:
-            raise ConfigError(f"frames carry pilot book {book} but this receiver has {self._book}: give both the same users, pilot_len, kind and seed")
+            raise ConfigError(
+                f"frames carry pilot book {book} but this receiver has {self._book}: give both the same users, pilot_len, kind and seed"
+            )
 
 
 class Answer(NamedTuple):
@@ -213,11 +215,15 @@ class Engine:
 
         found = entry(name)
         if found.genie:
-            raise ConfigError(f"receiver {name!r} is a genie: it needs the truth, which no stream carries; choose another, see `massaccess receivers`")
+            raise ConfigError(
+                f"receiver {name!r} is a genie: it needs the truth, which no stream carries; choose another, see `massaccess receivers`"
+            )
         if found.kind == "activity" and not activity_only:
             raise ConfigError(f"receiver {name!r} only detects activity: use the block activity_detector, or a receiver that decodes")
         if found.kind == "coherent" and config.activity_prior < 1:
-            raise ConfigError(f"receiver {name!r} must know who is active: put a detector before it, 'covariance+{name}', or pass active_users={config.users}")
+            raise ConfigError(
+                f"receiver {name!r} must know who is active: put a detector before it, 'covariance+{name}', or pass active_users={config.users}"
+            )
         self.name, self.config, self.activity_only = name, config, activity_only
         self.population = Population(config)
         self._receiver = create(name, **options)
@@ -240,6 +246,7 @@ class Engine:
 
     def __call__(self, entries):
         import torch
+
         from massaccess.rng import generator
 
         draw = generator(self._seed, "receiver", entries[0].frame // self._max_batch * self._max_batch, device=self._device)
@@ -249,6 +256,7 @@ class Engine:
 
     def _observe(self, entries):
         import torch
+
         from massaccess.forward.front_end import front_end
         from massaccess.forward.simulate import observe
 
@@ -347,7 +355,9 @@ class Decoder(FrameBlock):
         """A source that is slow, or held up by a full buffer, makes batches short: answers of receivers that draw then depend on it."""
         if self._queue.stalls and not self._warned:
             self._warned = True
-            gr.logger(self.alias()).warn(f"fewer than max_batch frames came in {STALL_SECONDS} s, so batches are short: a smaller max_batch avoids the wait")
+            gr.logger(self.alias()).warn(
+                f"fewer than max_batch frames came in {STALL_SECONDS} s, so batches are short: a smaller max_batch avoids the wait"
+            )
 
     def _count(self, answer):
         self._frames += len(answer.frames)
@@ -371,7 +381,9 @@ class Decoder(FrameBlock):
             last = min(first + room - done, len(answer.frames))
             values = [value for value in (answer.activity, answer.symbols, answer.channel) if value is not None]
             for port, value in enumerate(values[: len(output_items)]):
-                output_items[port][done : done + last - first] = value[first:last].reshape(output_items[port][done : done + last - first].shape)
+                output_items[port][done : done + last - first] = value[first:last].reshape(
+                    output_items[port][done : done + last - first].shape
+                )
                 for row in range(first, last):
                     self.tag(port, done + row - first, "frame", pmt.from_uint64(answer.frames[row]))
             done += last - first
@@ -410,7 +422,23 @@ def _covariance(config, name):
     return make_channel(config.replace(channel=name)).covariance
 
 
-def build(name, options, *, activity_only, values, noise_var, adc_bits, adc_scale, channel_cov, max_batch, overflow, queue_frames, seed, threads, device):
+def build(
+    name,
+    options,
+    *,
+    activity_only,
+    values,
+    noise_var,
+    adc_bits,
+    adc_scale,
+    channel_cov,
+    max_batch,
+    overflow,
+    queue_frames,
+    seed,
+    threads,
+    device,
+):
     """(intake, decoder) for the parameters of a block; ``values`` are fields of SystemConfig. ConfigError and friends for what cannot be."""
     from massaccess.errors import ConfigError, unknown
     from massaccess.forward.pilots import book_id

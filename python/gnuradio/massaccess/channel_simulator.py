@@ -14,8 +14,8 @@ class channel_simulator(FrameBlock):
     """Block fading, carrier offsets, chain phases and noise for frames of transmitted samples.
 
     In: [pilot_len + data_len, users] an item. Out 0: received samples [pilot_len + data_len, rows * columns]; out 1: the true channels
-    [users, rows * columns], may stay unconnected. Draws belong to the number in tag ``frame``, so batch sizes change nothing: with the seed of the `population`,
-    frame f is frame f of `massaccess.forward.simulate.Simulation`.
+    [users, rows * columns], may stay unconnected. Draws belong to the number in tag ``frame``, so batch sizes change nothing: with the
+    seed of the `population`, frame f is frame f of `massaccess.forward.simulate.Simulation`.
 
     Tags on out 0: ``frame``; ``noise_var``, ``rx_rate``, ``rx_freq`` and ``rx_time`` on the first item, ``noise_var`` again when it
     changes; ``user_gain`` (f32vector) where the channel model gives users different mean powers; and all that came with the samples.

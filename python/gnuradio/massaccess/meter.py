@@ -44,7 +44,9 @@ class meter(gr.hier_block2):
         if compare not in COMPARE:
             raise unknown("comparison", compare, COMPARE)
         if not hold_frames >= 1:
-            raise ConfigError(f"hold_frames is {hold_frames}: pass 1 or more, and at least as many as can be on their way through the receiver")
+            raise ConfigError(
+                f"hold_frames is {hold_frames}: pass 1 or more, and at least as many as can be on their way through the receiver"
+            )
         config = system(
             users=users,
             rows=rows,
@@ -96,7 +98,10 @@ class Comparison(FrameBlock):
             "activity": item(np.float32, config.users),
         }
         if everything:
-            ports |= {"symbols": item(np.complex64, config.data_len, config.users), "channel": item(np.complex64, config.users, config.antennas)}
+            ports |= {
+                "symbols": item(np.complex64, config.data_len, config.users),
+                "channel": item(np.complex64, config.users, config.antennas),
+            }
         else:
             del ports["truth"]
         self.signatures = list(ports.values()), [np.float32] * (2 if everything else 1)
@@ -127,7 +132,9 @@ class Comparison(FrameBlock):
             frames = frames[: len(output_items[0])]
             done = int(frames[-1])
         if len(frames):
-            errors = self._compare(frames, [items[np.searchsorted(index, frames)] for items, index in zip(input_items, indices, strict=True)])
+            errors = self._compare(
+                frames, [items[np.searchsorted(index, frames)] for items, index in zip(input_items, indices, strict=True)]
+            )
             for port, items in enumerate(output_items):
                 items[: len(frames)] = errors[port]
                 self.tag_frames(port, frames)
@@ -157,6 +164,7 @@ class Comparison(FrameBlock):
     def _compare(self, frames, values):
         """Adds the frames to the tally; wrong users and wrong packets of each frame."""
         import torch
+
         from massaccess import Estimate, Frame
         from massaccess.forward.modulation import constellation
 
@@ -172,7 +180,9 @@ class Comparison(FrameBlock):
             frame = Frame(active, bits, symbols, truth.reshape(shape), int(frames[0]))
         else:
             estimate = Estimate(values[1])
-            frame = Frame(active, bits, symbols, active.new_zeros(count, config.users, config.antennas, dtype=torch.complex64), int(frames[0]))
+            frame = Frame(
+                active, bits, symbols, active.new_zeros(count, config.users, config.antennas, dtype=torch.complex64), int(frames[0])
+            )
         with self._lock, torch.inference_mode():
             self._tally.add(config, frame, estimate)
             self._compared += count
@@ -192,4 +202,8 @@ def _common(indices):
 
 
 def _flat(summary):
-    return {key: value for key, value in summary.items() if isinstance(value, (int, float, str)) and not (isinstance(value, float) and math.isnan(value))}
+    return {
+        key: value
+        for key, value in summary.items()
+        if isinstance(value, (int, float, str)) and not (isinstance(value, float) and math.isnan(value))
+    }

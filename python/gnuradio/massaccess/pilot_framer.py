@@ -25,7 +25,9 @@ class pilot_framer(gr.basic_block):
             raise ConfigError(f"user is {user}: pass 0 to {users - 1}")
         gr.basic_block.__init__(self, name="massaccess_pilot_framer", in_sig=[], out_sig=[])
         self._user = user
-        config = system(users=users, pilot_len=pilot_len, data_len=data_len, modulation=modulation, pilot_kind=pilot_kind, pilot_seed=pilot_seed)
+        config = system(
+            users=users, pilot_len=pilot_len, data_len=data_len, modulation=modulation, pilot_kind=pilot_kind, pilot_seed=pilot_seed
+        )
         self._population = Population(config)
         self._book = book_id(self._population.pilots)
         self.payload_bytes = self._population.framing.payload_bytes

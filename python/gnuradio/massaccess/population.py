@@ -16,9 +16,10 @@ QUEUED_PAYLOADS = 1024
 class population(FrameBlock):
     """Samples of all users of a cell, one frame an item: [pilot_len + data_len, users], pilots then data, zeros while a user sleeps.
 
-    Frame f of a seed is frame f of `massaccess.forward.simulate.Simulation`. Tags: ``frame``, and ``pilot_book`` on the first item. A PDU on port ``payload`` (dictionary with
-    ``user``; as many octets as `payload_bytes`) wakes that user in the next frame that is made and replaces its random payload; more than
-    1,024 waiting ones overflow, which is counted in ``overflowed``, and malformed ones in ``rejected``. ``frames=0`` never ends.
+    Frame f of a seed is frame f of `massaccess.forward.simulate.Simulation`; ``frames=0`` never ends. Tags: ``frame``, and ``pilot_book``
+    on the first item. A PDU on port ``payload`` (dictionary with ``user``; as many octets as `payload_bytes`) wakes that user in the next
+    block of 16 frames, one frame a PDU, and replaces its random payload. Beyond 1,024 waiting ones they overflow, which ``overflowed``
+    counts, as ``rejected`` counts malformed ones.
     """
 
     def __init__(

@@ -42,6 +42,7 @@ class quantizer(FrameBlock):
     @guarded
     def general_work(self, input_items, output_items):
         import torch
+
         from massaccess.forward.front_end import quantize
 
         count = min(len(input_items[0]), len(output_items[0]))
@@ -74,6 +75,6 @@ class quantizer(FrameBlock):
             self._power += (power - self._power) / self._seen
         if self._power <= 0:
             return 1.0
-        settled = 2 * self._converter.scale ** 2 if self._converter else 0.0
+        settled = 2 * self._converter.scale**2 if self._converter else 0.0
         drifted = not settled or abs(10 * np.log10(self._power / settled)) > STEP_DB
         return float(np.sqrt(self._power / 2)) if drifted else self._converter.scale

@@ -79,7 +79,9 @@ class receiver(gr.hier_block2):
         )
         gr.hier_block2.__init__(self, f"massaccess_{type(self).__name__}", io_signature([samples]), io_signature(outputs))
         self.connect(self, self._intake)
-        self._ends = [blocks.null_sink(item_bytes(signature)) for signature in outputs]  # an output may stay unconnected, and the decoder runs all the same
+        self._ends = [
+            blocks.null_sink(item_bytes(signature)) for signature in outputs
+        ]  # an output may stay unconnected, and the decoder runs all the same
         for port, end in enumerate(self._ends):
             self.connect((self._decoder, port), (self, port))
             self.connect((self._decoder, port), end)
@@ -98,4 +100,3 @@ class receiver(gr.hier_block2):
     def digest(self):
         """SHA-256 over frame numbers, active sets and payloads: equal for equal answers."""
         return self._decoder.digest()
-

@@ -26,7 +26,9 @@ class uplink(gr.top_block):
     Sent frames and answers are the library's: frame f is frame f of ``Simulation(config, seed)``.
     """
 
-    def __init__(self, config, receiver="jcedd", options=None, *, seed=0, frames=0, rate=0.0, record="", publish="", overwrite=False, **streaming):
+    def __init__(
+        self, config, receiver="jcedd", options=None, *, seed=0, frames=0, rate=0.0, record="", publish="", overwrite=False, **streaming
+    ):
         gr.top_block.__init__(self, "massaccess uplink")
         known = {**config.to_dict(), "active_users": config.active_users or 0}
         self.config, self.seed = config, seed
@@ -44,7 +46,9 @@ class uplink(gr.top_block):
         for port in range(1 if compare == "activity" else 3):
             self.connect((self.receiver, port), (self.meter, port + (1 if compare == "activity" else 2)))
         if record:
-            self.recorder = sigmf_recorder(record, **_parameters(sigmf_recorder, {**known, "adc_bits": config.adc_bits or 0}), seed=seed, overwrite=overwrite)
+            self.recorder = sigmf_recorder(
+                record, **_parameters(sigmf_recorder, {**known, "adc_bits": config.adc_bits or 0}), seed=seed, overwrite=overwrite
+            )
             self.connect(received, self.recorder)
         if publish:
             self.publisher = make_publisher(self, config, publish)

@@ -240,10 +240,8 @@ def flowgraphs() -> Iterator[Finding]:
         with tempfile.TemporaryDirectory() as out:
             done = subprocess.run([sys.executable, grcc, "-o", out, str(graph)], env=environment, capture_output=True, text=True)
         if done.returncode:
-            lines = (done.stdout + done.stderr).strip().splitlines()
-            yield Finding(
-                "FAIL", "flowgraph", f"{graph.name} does not compile: {lines[-1].strip() if lines else done.returncode}", f"grcc {graph}"
-            )
+            complaint = _complaint(f"{done.stderr}\n{done.stdout}")
+            yield Finding("FAIL", "flowgraph", f"{graph.name} does not compile: {complaint}", f"grcc {graph} shows all of it")
         else:
             yield Finding("OK", "flowgraph", f"{graph.name} compiles")
 

@@ -44,4 +44,9 @@ def command(capture: Path, seed: int | None, no_hash: bool, salvage: bool, json_
 
 def _progress(tb: Any, frames: int) -> dict[str, Any]:
     stats = tb.receiver.stats()
-    return {"frames": f"{stats['frames']} of {frames}", "packets": stats["packets"], "dropped": stats["dropped"], "rejected": stats["rejected"]}
+    return {
+        "frames": f"{stats['frames']} of {frames}",
+        "packets": stats["packets"],
+        "dropped": stats["dropped"],
+        "rejected": stats["rejected"],
+    }

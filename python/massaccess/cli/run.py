@@ -16,6 +16,7 @@ from ._json import json_option, write_json
 from ._live import explain, final_table, finish, labelled, streaming_facts, watch
 from ._system import configure, system_options
 
+
 def streaming_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Options of the receiver block, the same for `run` and `receive`."""
     for option in reversed(
@@ -30,7 +31,9 @@ def streaming_options(command: Callable[..., Any]) -> Callable[..., Any]:
                 help="When the receiver is too slow: let the source wait, or drop frames and count them.",
             ),
             click.option("--queue", "queue_frames", type=click.IntRange(1), default=64, show_default=True, help="Most frames that wait."),
-            click.option("--device", type=click.Choice(("auto", "cpu", "cuda")), default="auto", show_default=True, help="Where to compute."),
+            click.option(
+                "--device", type=click.Choice(("auto", "cpu", "cuda")), default="auto", show_default=True, help="Where to compute."
+            ),
             click.option("--threads", type=click.IntRange(0), default=0, show_default=True, help="Threads of the receiver; 0: all cores."),
             click.option("--publish", metavar="ENDPOINT", default="", help="Publish results over ZMQ, e.g. tcp://127.0.0.1:5555."),
             click.option("--traceback", is_flag=True, help="When a block fails, show where."),
@@ -43,12 +46,17 @@ def streaming_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 @click.command()
 @click.option(
-    "--config", "config_path", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="TOML file with a [system] table; options override it."
+    "--config",
+    "config_path",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="TOML file with a [system] table; options override it.",
 )
 @system_options()
 @click.option("--frames", type=click.IntRange(0), default=2000, show_default=True, help="Frames to send; 0: until Ctrl-C.")
 @click.option("--rate", type=click.FloatRange(0), default=0.0, help="Frames per second that are sent; 0: as fast as it goes.")
-@click.option("--seed", type=int, default=0, show_default=True, help="Equal seeds give equal frames and, with --overflow block, equal digests.")
+@click.option(
+    "--seed", type=int, default=0, show_default=True, help="Equal seeds give equal frames and, with --overflow block, equal digests."
+)
 @click.option("--record", metavar="PATH", default="", help="Record what the receiver sees, as SigMF.")
 @click.option("--overwrite", is_flag=True, help="Let --record replace a recording of that name.")
 @streaming_options

@@ -1,4 +1,4 @@
-"""Expectation propagation, compiled for the CPU: `LANES` symbol times of a frame side by side."""
+"""Expectation propagation, compiled for the CPU: up to `MOST_LANES` symbol times of a frame side by side."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ import math
 import numpy as np
 from numba import njit
 
-from ..lanes import LANES, solve
+from ..lanes import solve
+
+MOST_LANES = 48  # more do not fit the first-level cache
 
 
 @njit(cache=True, nogil=True, fastmath=True, inline="always")
@@ -37,17 +39,19 @@ def propagate(first, last, gram_r, gram_i, match_r, match_i, count, levels, roun
     out, out_var [B D K]: unbiased symbols and their variance.
     """
     times, users = match_r.shape[1], match_r.shape[2]
-    ar, ai = np.empty((users, users, LANES)), np.empty((users, users, LANES))
-    br, bi = np.empty((users, LANES)), np.empty((users, LANES))
-    pr, pi, var = np.empty((users, LANES)), np.empty((users, LANES)), np.empty((users, LANES))
-    mr, mi = np.zeros((users, LANES)), np.zeros((users, LANES))
-    prec, sr, si = np.empty((users, LANES)), np.empty((users, LANES)), np.empty((users, LANES))
+    groups = max(-(-times // MOST_LANES), 1)
+    lanes = max(-(-times // groups), 1)  # as few, evenly filled groups as it takes
+    ar, ai = np.empty((users, users, lanes)), np.empty((users, users, lanes))
+    br, bi = np.empty((users, lanes)), np.empty((users, lanes))
+    pr, pi, var = np.empty((users, lanes)), np.empty((users, lanes)), np.empty((users, lanes))
+    mr, mi = np.zeros((users, lanes)), np.zeros((users, lanes))
+    prec, sr, si = np.empty((users, lanes)), np.empty((users, lanes)), np.empty((users, lanes))
     for frame in range(first, last):
         size = count[frame]
-        for start in range(0, times, LANES):
-            width = min(LANES, times - start)
+        for start in range(0, times, lanes):
+            width = min(lanes, times - start)
             for k in range(size):
-                for w in range(LANES):
+                for w in range(lanes):
                     prec[k, w] = 1.0
                     sr[k, w] = 0.0
                     si[k, w] = 0.0
@@ -56,10 +60,10 @@ def propagate(first, last, gram_r, gram_i, match_r, match_i, count, levels, roun
             for step in range(rounds):
                 for i in range(size):
                     for j in range(i + 1):
-                        for w in range(LANES):
+                        for w in range(lanes):
                             ar[i, j, w] = gram_r[frame, i, j]
                             ai[i, j, w] = gram_i[frame, i, j]
-                    for w in range(LANES):
+                    for w in range(lanes):
                         ar[i, i, w] += prec[i, w]
                         pr[i, w] = mr[i, w] + sr[i, w]
                         pi[i, w] = mi[i, w] + si[i, w]

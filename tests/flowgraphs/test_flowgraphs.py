@@ -1,0 +1,161 @@
+"""Every flowgraph opens, compiles, and runs; programs from GRC fail visibly."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("gnuradio.grc", reason="GNU Radio Companion is not installed")
+
+ROOT = Path(__file__).resolve().parents[2]
+FOLDER = ROOT / "flowgraphs"
+GRAPHS = sorted(path.stem for path in FOLDER.glob("*.grc"))
+ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT / "python"), "GRC_BLOCKS_PATH": str(ROOT / "grc"), "OMP_NUM_THREADS": "1"}
+
+LOAD = """
+import sys
+from gnuradio import gr
+from gnuradio.grc.core.platform import Platform
+platform = Platform(version=gr.version(), version_parts=(gr.major_version(), gr.api_version(), gr.minor_version()), prefs=gr.prefs())
+platform.build_library()
+for path in sys.argv[1:]:
+    import yaml
+    stored = {block["name"]: block["parameters"] for block in yaml.safe_load(open(path))["blocks"]}
+    graph = platform.make_flow_graph(path)
+    graph.rewrite()
+    graph.validate()
+    bad = [str(error) for error in graph.iter_error_messages()]
+    for block in graph.blocks:
+        if block.is_dummy_block:
+            bad.append(f"{block.name}: no such block")
+        elif block.name in stored:
+            bad += [f"{block.name}: no parameter {name}" for name in stored[block.name] if name not in block.params and name not in ("bus_structure",)]
+            if block.key.startswith("massaccess_"):
+                bad += [f"{block.name}: {name} is not stored" for name in block.params if name not in stored[block.name] and name != "id"]
+    if not any(block.key == "massaccess_supervisor" for block in graph.blocks):
+        bad.append("no supervisor")
+    print(path, bad)
+    if bad:
+        sys.exit(1)
+"""
+
+PRELUDE = """
+import runpy, sys, types
+from dataclasses import dataclass
+from massaccess.registry import RECEIVERS, Entry
+module = sys.modules["massaccess._fakes"] = types.ModuleType("massaccess._fakes")
+@dataclass(frozen=True)
+class Poisoned:
+    def __call__(self, obs, *, generator=None):
+        raise ZeroDivisionError("the model is poisoned")
+module.Poisoned = Poisoned
+RECEIVERS["poisoned"] = Entry("_fakes:Poisoned", "joint", "", "")
+"""
+
+
+def run(*command, cwd=None, **more):
+    return subprocess.run([sys.executable, *command], cwd=cwd, env=ENVIRONMENT | more, capture_output=True, text=True, timeout=120)
+
+
+@pytest.fixture(scope="session")
+def compiled(tmp_path_factory):
+    """A folder with the program of every flowgraph."""
+    out = tmp_path_factory.mktemp("programs")
+    grcc = shutil.which("grcc")
+    if grcc is None:
+        pytest.skip("grcc is not installed")
+    done = run(grcc, "-o", str(out), *(str(FOLDER / f"{name}.grc") for name in GRAPHS))
+    assert done.returncode == 0, done.stdout + done.stderr
+    return out
+
+
+def test_each_is_listed_with_a_picture():
+    text = (FOLDER / "README.md").read_text()
+    assert re.findall(r"^## (\w+)$", text, re.MULTILINE) == sorted(GRAPHS, key=text.index)
+    pictures = re.findall(r"\((pictures/\w+\.png)\)", text)
+    assert set(pictures) == {f"pictures/{path.name}" for path in (FOLDER / "pictures").iterdir()}
+    assert {f"pictures/{name}.png" for name in GRAPHS} <= set(pictures)
+
+
+def test_each_opens_without_missing_blocks_or_parameters():
+    done = run("-c", LOAD, *(str(FOLDER / f"{name}.grc") for name in GRAPHS))
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_each_compiles_into_a_program_that_shows_its_options(compiled):
+    assert {path.stem for path in compiled.glob("*.py")} == set(GRAPHS)
+
+
+@pytest.mark.parametrize("name", ["uplink_nogui", "one_bit_link_nogui"])
+def test_simulations_run_and_report(compiled, name):
+    done = run(str(compiled / f"{name}.py"), "--frames", "48", cwd=compiled)
+    assert done.returncode == 0, done.stderr
+    report = dict(line.split(": ", 1) for line in done.stdout.splitlines() if ": " in line)
+    assert (report["compared"], report["lost"]) == ("48", "0")
+    assert float(report["aep"]) < 0.05
+
+
+def test_what_is_recorded_can_be_replayed(compiled, tmp_path):
+    recorded = run(str(compiled / "record_nogui.py"), "--frames", "16", "--path", str(tmp_path / "air"), cwd=tmp_path)
+    assert recorded.returncode == 0, recorded.stderr
+    assert "frames recorded: 16" in recorded.stdout
+    replayed = run(str(compiled / "replay_nogui.py"), "--path", str(tmp_path / "air"), cwd=tmp_path)
+    assert replayed.returncode == 0, replayed.stderr
+    assert "frames: 16" in replayed.stdout
+    assert "digest: " in replayed.stdout
+
+
+def test_a_poisoned_model_ends_the_program_with_a_reason(compiled):
+    program = (
+        PRELUDE
+        + f"sys.argv = ['x', '--frames', '0', '--receiver-name', 'poisoned']\nrunpy.run_path({str(compiled / 'uplink_nogui.py')!r}, run_name='__main__')"
+    )
+    done = run("-c", program, cwd=compiled)
+    assert done.returncode == 1
+    assert "failed: ZeroDivisionError: the model is poisoned" in done.stderr
+
+
+WINDOW = """
+import importlib.util, sys
+sys.argv = ["uplink", *{arguments}]
+specification = importlib.util.spec_from_file_location("uplink", {path!r})
+uplink = importlib.util.module_from_spec(specification)
+specification.loader.exec_module(uplink)
+from PyQt5 import Qt
+def look():
+    (window,) = [widget for widget in Qt.QApplication.topLevelWidgets() if isinstance(widget, uplink.uplink)]
+    if window.meter.summary()["compared"] >= 64:
+        window.set_snr_db(0)
+        picture = window.grab().toImage()
+        colours = {{picture.pixel(x, y) for x in range(0, picture.width(), 5) for y in range(0, picture.height(), 5)}}
+        print("colours", len(colours))
+        window.close()
+def execute(*application):
+    timer = Qt.QTimer()
+    timer.timeout.connect(look)
+    timer.start(100)
+    return original()
+original, Qt.QApplication.exec_ = Qt.QApplication.exec_, execute
+uplink.main()
+"""
+
+
+def test_the_window_opens_and_shows_something(compiled):
+    pytest.importorskip("PyQt5", reason="Qt is not installed")
+    done = run("-c", WINDOW.format(path=str(compiled / "uplink.py"), arguments=[]), cwd=compiled, QT_QPA_PLATFORM="offscreen")
+    assert done.returncode == 0, done.stderr
+    assert int(re.search(r"colours (\d+)", done.stdout).group(1)) > 20
+
+
+def test_the_window_closes_with_a_reason_when_a_block_fails(compiled):
+    pytest.importorskip("PyQt5", reason="Qt is not installed")
+    program = PRELUDE + WINDOW.format(path=str(compiled / "uplink.py"), arguments=["--receiver-name", "poisoned"])
+    done = run("-c", program, cwd=compiled, QT_QPA_PLATFORM="offscreen")
+    assert done.returncode == 1, done.stderr
+    assert "failed: ZeroDivisionError: the model is poisoned" in done.stderr

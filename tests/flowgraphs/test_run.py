@@ -1,0 +1,157 @@
+"""``massaccess run`` and ``massaccess receive`` as a user runs them."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("gnuradio.gr", reason="GNU Radio is not installed")
+
+from massaccess import SystemConfig
+
+ROOT = Path(__file__).resolve().parents[2]
+ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT / "python"), "OMP_NUM_THREADS": "1"}
+SMALL = (
+    "--users",
+    "16",
+    "--rows",
+    "4",
+    "--columns",
+    "4",
+    "--pilots",
+    "12",
+    "--data",
+    "20",
+    "--channel",
+    "rayleigh",
+    "--snr-db",
+    "20",
+    "--threads",
+    "1",
+)
+
+
+def massaccess(*arguments, **options):
+    line = [sys.executable, "-c", "from massaccess.cli import main; main()", *arguments]
+    return subprocess.run(line, capture_output=True, text=True, timeout=120, env=ENVIRONMENT, **options)
+
+
+def document(done):
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def test_a_run_reports_rates_and_what_the_flowgraph_did(tmp_path):
+    done = massaccess("run", *SMALL, "--frames", "60", "--json", str(tmp_path / "out.json"))
+    assert done.returncode == 0, done.stderr
+    assert "activity error rate" in done.stdout
+    assert done.stderr == ""
+    found = json.loads((tmp_path / "out.json").read_text())
+    assert found["config"]["users"] == 16
+    assert found["results"][0]["frames"] == 60
+    assert found["results"][0]["aep"] < 0.05
+    assert found["flowgraph"]["frames"] == 60
+    assert found["flowgraph"]["lost"] == 0
+    assert found["flowgraph"]["peak_memory_mib"] > 10
+
+
+def test_a_recording_is_received_with_the_same_digest(tmp_path):
+    sent = document(
+        massaccess("run", *SMALL, "--adc-bits", "3", "--frames", "40", "--seed", "4", "--record", str(tmp_path / "air"), "--json", "-")
+    )
+    found = document(massaccess("receive", str(tmp_path / "air"), "--threads", "1", "--json", "-"))
+    assert found["flowgraph"]["digest"] == sent["flowgraph"]["digest"]
+    assert found["config"] == sent["config"]
+    assert found["seed"] == 4
+    assert found["results"] == []
+
+
+def test_options_override_the_file(tmp_path):
+    (tmp_path / "cell.toml").write_text(
+        SystemConfig(users=16, rows=4, columns=4, pilot_len=12, data_len=0, channel="rayleigh", adc_bits=2).to_toml()
+    )
+    found = document(
+        massaccess("run", "--config", str(tmp_path / "cell.toml"), "--users", "12", "--adc-bits", "inf", "--frames", "20", "--json", "-")
+    )
+    assert found["config"]["users"] == 12
+    assert found["config"]["pilot_len"] == 12
+    assert "adc_bits" not in found["config"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_run_gives_what_it_has(tmp_path, number):
+    """The signal comes once the recording has begun, so frames are flowing."""
+    line = [sys.executable, "-c", "from massaccess.cli import main; main()"]
+    line += ["run", *SMALL, "--frames", "0", "--record", str(tmp_path / "air"), "--json", str(tmp_path / "out.json")]
+    process = subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT)
+    while not any(path.stat().st_size > 10**6 for path in tmp_path.glob(".air*")):
+        assert process.poll() is None, process.stderr.read()
+    process.send_signal(number)
+    out, err = process.communicate(timeout=30)
+    assert process.returncode == 130, err
+    assert "(interrupted)" in out
+    found = json.loads((tmp_path / "out.json").read_text())
+    assert found["flowgraph"]["interrupted"]
+    assert found["flowgraph"]["lost"] == 0
+    again = document(massaccess("receive", str(tmp_path / "air"), "--receiver", "covariance", "--json", "-"))
+    assert again["flowgraph"]["frames"] >= found["flowgraph"]["frames"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("run", "--receiver", "nope"), "unknown receiver 'nope'"),
+        (("run", "--receiver", "perfect-csi-zf"), "is a genie"),
+        (("run", "--users", "0"), "users is 0"),
+        (("run", "--channel", "ether"), "unknown channel"),
+        (("run", "--record", "nowhere/air"), "nowhere is no folder"),
+        (("receive", "nothing"), "nothing"),
+    ],
+)
+def test_mistakes_are_one_sentence_and_exit_code_1(arguments, words, tmp_path):
+    done = massaccess(*arguments, cwd=tmp_path)
+    assert done.returncode == 1
+    assert words in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert done.stdout == ""
+
+
+def test_a_block_that_fails_is_exit_code_1_with_the_reason(tmp_path):
+    program = """
+import sys, types
+from dataclasses import dataclass
+from massaccess.registry import RECEIVERS, Entry
+module = sys.modules["massaccess._fakes"] = types.ModuleType("massaccess._fakes")
+@dataclass(frozen=True)
+class Poisoned:
+    def __call__(self, obs, *, generator=None):
+        raise ZeroDivisionError("the model is poisoned")
+module.Poisoned = Poisoned
+RECEIVERS["poisoned"] = Entry("_fakes:Poisoned", "joint", "", "")
+from massaccess.cli import main
+main()
+"""
+    line = [sys.executable, "-c", program, "run", *SMALL, "--receiver", "poisoned", "--frames", "0"]
+    done = subprocess.run(line, capture_output=True, text=True, timeout=60, env=ENVIRONMENT)
+    assert done.returncode == 1
+    assert "failed: ZeroDivisionError: the model is poisoned" in done.stderr
+    assert "Traceback" not in done.stderr
+    done = subprocess.run([*line, "--traceback"], capture_output=True, text=True, timeout=60, env=ENVIRONMENT)
+    assert "Traceback" in done.stderr
+
+
+def test_without_gnuradio_it_says_how_to_get_it(tmp_path):
+    (tmp_path / "gnuradio").mkdir()
+    (tmp_path / "gnuradio/__init__.py").write_text("raise ImportError('numpy.core.multiarray failed to import')")
+    environment = ENVIRONMENT | {"PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT / 'python'}"}
+    line = [sys.executable, "-c", "from massaccess.cli import main; main()", "run"]
+    done = subprocess.run(line, capture_output=True, text=True, timeout=60, env=environment)
+    assert done.returncode == 1
+    assert "massaccess doctor" in done.stderr
+    assert "apt-get install gnuradio" in done.stderr
