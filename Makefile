@@ -43,6 +43,8 @@ module: setup ## Build, test and stage the gr-massaccess out-of-tree module
 	cmake -S gr-massaccess -B $(BUILD) -DCMAKE_BUILD_TYPE=Release -DPYTHON_EXECUTABLE=$(CURDIR)/$(BIN)/python
 	cmake --build $(BUILD) -j $(JOBS)
 	ctest --test-dir $(BUILD) --output-on-failure
+	cmake --install $(BUILD) --prefix $(BUILD)/stage >/dev/null
+	test -f $(BUILD)/stage/share/gnuradio/grc/blocks/massaccess_receiver.block.yml
 
 grc: setup ## Open GNU Radio Companion with the blocks; ARGS=flowgraphs/NAME.grc opens a flowgraph
 	env -u QT_QPA_PLATFORM GRC_BLOCKS_PATH=$(CURDIR)/grc$${GRC_BLOCKS_PATH:+:$$GRC_BLOCKS_PATH} $(BIN)/python "$$(command -v gnuradio-companion)" $(ARGS)
