@@ -80,7 +80,7 @@ def test_items_without_a_tag_follow_their_predecessor():
 
 
 def test_a_block_that_raises_in_work_ends_the_flowgraph():
-    with pytest.raises(_base.BlockFailure, match="block numbers.* failed: ValueError: too far") as caught:
+    with pytest.raises(_base.BlockFailure, match=r"block numbers.* failed: ValueError: too far") as caught:
         massaccess.run(flowgraph(Numbers(fail_at=5), endless=True))
     assert isinstance(caught.value, MassaccessError)
     assert "general_work" in caught.value.details
@@ -124,7 +124,7 @@ def test_frames_of_ordinary_size_pass():
 
 
 def test_frames_that_make_huge_buffers_are_refused_with_a_size_that_works():
-    with pytest.raises(ConfigError, match="251 x 257 .* 251 MiB") as caught:
+    with pytest.raises(ConfigError, match=r"251 x 257 .* 251 MiB") as caught:
         item(np.complex64, 251, 257)
     item(np.complex64, *map(int, re.search(r"instance (\d+) x (\d+)", str(caught.value)).groups()))
 

@@ -35,7 +35,7 @@ for path in sys.argv[1:]:
         if block.is_dummy_block:
             bad.append(f"{block.name}: no such block")
         elif block.name in stored:
-            bad += [f"{block.name}: no parameter {name}" for name in stored[block.name] if name not in block.params and name not in ("bus_structure",)]
+            bad += [f"{block.name}: no parameter {name}" for name in stored[block.name] if name not in block.params]
             if block.key.startswith("massaccess_"):
                 bad += [f"{block.name}: {name} is not stored" for name in block.params if name not in stored[block.name] and name != "id"]
     if not any(block.key == "massaccess_supervisor" for block in graph.blocks):
@@ -112,10 +112,8 @@ def test_what_is_recorded_can_be_replayed(compiled, tmp_path):
 
 
 def test_a_poisoned_model_ends_the_program_with_a_reason(compiled):
-    program = (
-        PRELUDE
-        + f"sys.argv = ['x', '--frames', '0', '--receiver-name', 'poisoned']\nrunpy.run_path({str(compiled / 'uplink_nogui.py')!r}, run_name='__main__')"
-    )
+    path = str(compiled / "uplink_nogui.py")
+    program = PRELUDE + f"sys.argv = ['x', '--frames', '0', '--receiver-name', 'poisoned']\nrunpy.run_path({path!r}, run_name='__main__')"
     done = run("-c", program, cwd=compiled)
     assert done.returncode == 1
     assert "failed: ZeroDivisionError: the model is poisoned" in done.stderr

@@ -7,6 +7,8 @@ import os
 import signal
 import subprocess
 import sys
+import types
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -14,6 +16,9 @@ import pytest
 pytest.importorskip("gnuradio.gr", reason="GNU Radio is not installed")
 
 from massaccess import SystemConfig
+from massaccess.cli import main
+from massaccess.link.recording import open_recording
+from massaccess.registry import RECEIVERS, Entry
 
 ROOT = Path(__file__).resolve().parents[2]
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT / "python"), "OMP_NUM_THREADS": "1"}
@@ -37,9 +42,21 @@ SMALL = (
 )
 
 
-def massaccess(*arguments, **options):
-    line = [sys.executable, "-c", "from massaccess.cli import main; main()", *arguments]
-    return subprocess.run(line, capture_output=True, text=True, timeout=120, env=ENVIRONMENT, **options)
+@pytest.fixture
+def massaccess(monkeypatch, capsys):
+    """Runs ``massaccess`` with arguments in this process, which saves its imports; what `subprocess.run` would return."""
+
+    def call(*arguments):
+        monkeypatch.setattr(sys, "argv", ["massaccess", *arguments])
+        code = 0
+        try:
+            main()
+        except SystemExit as leave:
+            code = leave.code or 0
+        out, err = capsys.readouterr()
+        return subprocess.CompletedProcess(arguments, code, out, err)
+
+    return call
 
 
 def document(done):
@@ -47,7 +64,7 @@ def document(done):
     return json.loads(done.stdout)
 
 
-def test_a_run_reports_rates_and_what_the_flowgraph_did(tmp_path):
+def test_a_run_reports_rates_and_what_the_flowgraph_did(massaccess, tmp_path):
     done = massaccess("run", *SMALL, "--frames", "60", "--json", str(tmp_path / "out.json"))
     assert done.returncode == 0, done.stderr
     assert "activity error rate" in done.stdout
@@ -61,7 +78,7 @@ def test_a_run_reports_rates_and_what_the_flowgraph_did(tmp_path):
     assert found["flowgraph"]["peak_memory_mib"] > 10
 
 
-def test_a_recording_is_received_with_the_same_digest(tmp_path):
+def test_a_recording_is_received_with_the_same_digest(massaccess, tmp_path):
     sent = document(
         massaccess("run", *SMALL, "--adc-bits", "3", "--frames", "40", "--seed", "4", "--record", str(tmp_path / "air"), "--json", "-")
     )
@@ -72,7 +89,7 @@ def test_a_recording_is_received_with_the_same_digest(tmp_path):
     assert found["results"] == []
 
 
-def test_options_override_the_file(tmp_path):
+def test_options_override_the_file(massaccess, tmp_path):
     (tmp_path / "cell.toml").write_text(
         SystemConfig(users=16, rows=4, columns=4, pilot_len=12, data_len=0, channel="rayleigh", adc_bits=2).to_toml()
     )
@@ -99,8 +116,7 @@ def test_an_interrupted_run_gives_what_it_has(tmp_path, number):
     found = json.loads((tmp_path / "out.json").read_text())
     assert found["flowgraph"]["interrupted"]
     assert found["flowgraph"]["lost"] == 0
-    again = document(massaccess("receive", str(tmp_path / "air"), "--receiver", "covariance", "--json", "-"))
-    assert again["flowgraph"]["frames"] >= found["flowgraph"]["frames"]
+    assert len(open_recording(tmp_path / "air")) >= found["flowgraph"]["frames"] > 0
 
 
 @pytest.mark.parametrize(
@@ -114,36 +130,30 @@ def test_an_interrupted_run_gives_what_it_has(tmp_path, number):
         (("receive", "nothing"), "nothing"),
     ],
 )
-def test_mistakes_are_one_sentence_and_exit_code_1(arguments, words, tmp_path):
-    done = massaccess(*arguments, cwd=tmp_path)
+def test_mistakes_are_one_sentence_and_exit_code_1(massaccess, arguments, words, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    done = massaccess(*arguments)
     assert done.returncode == 1
     assert words in done.stderr
     assert done.stderr.count("\n") == 1
     assert done.stdout == ""
 
 
-def test_a_block_that_fails_is_exit_code_1_with_the_reason(tmp_path):
-    program = """
-import sys, types
-from dataclasses import dataclass
-from massaccess.registry import RECEIVERS, Entry
-module = sys.modules["massaccess._fakes"] = types.ModuleType("massaccess._fakes")
-@dataclass(frozen=True)
-class Poisoned:
-    def __call__(self, obs, *, generator=None):
-        raise ZeroDivisionError("the model is poisoned")
-module.Poisoned = Poisoned
-RECEIVERS["poisoned"] = Entry("_fakes:Poisoned", "joint", "", "")
-from massaccess.cli import main
-main()
-"""
-    line = [sys.executable, "-c", program, "run", *SMALL, "--receiver", "poisoned", "--frames", "0"]
-    done = subprocess.run(line, capture_output=True, text=True, timeout=60, env=ENVIRONMENT)
+def test_a_block_that_fails_is_exit_code_1_with_the_reason(massaccess, monkeypatch):
+    @dataclass(frozen=True)
+    class Poisoned:
+        def __call__(self, obs, *, generator=None):
+            raise ZeroDivisionError("the model is poisoned")
+
+    module = types.ModuleType("massaccess._fakes")
+    module.Poisoned = Poisoned
+    monkeypatch.setitem(sys.modules, "massaccess._fakes", module)
+    monkeypatch.setitem(RECEIVERS, "poisoned", Entry("_fakes:Poisoned", "joint", "", ""))
+    done = massaccess("run", *SMALL, "--receiver", "poisoned", "--frames", "0")
     assert done.returncode == 1
     assert "failed: ZeroDivisionError: the model is poisoned" in done.stderr
     assert "Traceback" not in done.stderr
-    done = subprocess.run([*line, "--traceback"], capture_output=True, text=True, timeout=60, env=ENVIRONMENT)
-    assert "Traceback" in done.stderr
+    assert "Traceback" in massaccess("run", *SMALL, "--receiver", "poisoned", "--frames", "0", "--traceback").stderr
 
 
 def test_without_gnuradio_it_says_how_to_get_it(tmp_path):

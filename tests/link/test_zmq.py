@@ -1,8 +1,6 @@
 """Publisher and listener: nothing is lost in push, everything lost in pub is counted, and no peer can hold anybody up."""
 
-import os
 import resource
-import secrets
 import socket
 import threading
 import time
@@ -16,11 +14,20 @@ from massaccess.errors import ConfigError, MassaccessError, UnknownNameError
 from massaccess.link import wire
 from massaccess.link.listener import Listener, SilentPeerError
 from massaccess.link.metadata import Metadata
-from massaccess.link.publisher import LOOPBACK, Publisher, require_local
+from massaccess.link.publisher import LOOPBACK, Publisher, require_local, terminate
+
+
+NOISE = np.random.default_rng(0).bytes(10_000)
 
 
 def numbers(value, size=4):
     return {"x": np.full(size, value, np.int64)}
+
+
+def vanish(publisher):
+    """What the network sees of a publisher that is killed."""
+    publisher._socket.close(linger=0)
+    terminate(publisher._context, 5)
 
 
 @contextmanager
@@ -34,7 +41,8 @@ def raw(kind, **options):
     try:
         yield peer, peer.getsockopt(zmq.LAST_ENDPOINT).rstrip(b"\0").decode()
     finally:
-        context.destroy(linger=0)
+        peer.close(linger=0)
+        terminate(context, 5)
 
 
 @contextmanager
@@ -136,7 +144,7 @@ def test_a_publisher_that_starts_again_is_no_loss():
             for value in range(5):
                 publisher.send(numbers(value), Metadata())
                 next(listener)
-            publisher._context.destroy(linger=0)  # vanishes without a word
+            vanish(publisher)  # vanishes without a word
             with Publisher(endpoint) as again:
                 while not again.wait_for_listener(0.01):  # a listener subscribes anew while it listens
                     assert listener.poll(0.05) is None
@@ -179,7 +187,7 @@ def test_a_vanished_peer_is_reported_in_time():
         assert publisher.wait_for_listener(10)
         publisher.send(numbers(0), Metadata())
         next(listener)
-        publisher._context.destroy(linger=0)
+        vanish(publisher)
         with pytest.raises(SilentPeerError, match="went away"):
             next(listener)
 
@@ -217,7 +225,7 @@ def test_closing_does_not_wait_for_a_stalled_listener(mode):
 def test_garbage_is_counted_and_the_good_still_heard():
     good = wire.encode(numbers(3), Metadata(), sequence=0)
     with raw(zmq.PUSH) as (peer, endpoint), Listener(endpoint, mode="push") as listener:
-        for octets in (b"", secrets.token_bytes(50), good[:-1], good.replace(b"\x01\x00", b"\x02\x00", 1), good + good):
+        for octets in (b"", NOISE[:50], good[:-1], good.replace(b"\x01\x00", b"\x02\x00", 1), good + good):
             peer.send(octets)
         peer.send_multipart([good, good])
         peer.send(good)
@@ -298,9 +306,9 @@ def test_unread_messages_wait_in_bounded_memory():
 def test_garbage_to_a_publisher_does_not_disturb_it():
     with Publisher() as publisher, Listener(publisher.endpoint) as listener:
         host, port = publisher.endpoint.removeprefix("tcp://").split(":")
+        assert publisher.wait_for_listener(10)
         with socket.create_connection((host, int(port))) as peer:
-            peer.sendall(os.urandom(10_000))
-            assert publisher.wait_for_listener(10)
+            peer.sendall(NOISE)
             assert publisher.send(numbers(1), Metadata())
             assert int(next(listener)["x"][0]) == 1
 

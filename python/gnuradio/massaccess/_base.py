@@ -152,8 +152,8 @@ def item(dtype, *shape):
         better = [_rounder(size) for size in sizes]
         mebibytes = buffer_bytes(dtype, vlen) >> 20
         raise ConfigError(
-            f"items of {' x '.join(map(str, sizes))} entries need a buffer of {mebibytes} MiB, because {PAGE}-byte pages must hold whole items: "
-            f"choose lengths with more factors of 2, for instance {' x '.join(map(str, better))}"
+            f"items of {' x '.join(map(str, sizes))} entries need a buffer of {mebibytes} MiB, because {PAGE}-byte pages must hold whole "
+            f"items: choose lengths with more factors of 2, for instance {' x '.join(map(str, better))}"
         )
     return (dtype, vlen) if vlen > 1 else dtype
 

@@ -44,8 +44,8 @@ class Entry(NamedTuple):
 class FrameQueue:
     """A bounded queue of frames that hands out batches.
 
-    With ``block``, batches are the frames that share ``frame // max_batch``: answers do not depend on who was scheduled when. The writer waits
-    for room. With ``drop_oldest`` a batch is whatever is at hand, and when there is no room the oldest frames go.
+    With ``block``, batches are the frames that share ``frame // max_batch``: answers do not depend on who was scheduled when. The writer
+    waits for room. With ``drop_oldest`` a batch is whatever is at hand, and when there is no room the oldest frames go.
     """
 
     def __init__(self, capacity, max_batch, overflow):
@@ -194,7 +194,8 @@ class Intake(FrameBlock):
 
 
 class Answer(NamedTuple):
-    """Results of a batch: frames, activity [B N], symbols [B D*N] and channel [B N*M] or None, active [B N], payload [B N bytes], ok [B N]."""
+    """Results of a batch: frames, activity [B N], symbols [B D*N] and channel [B N*M] or None, active [B N], payload [B N bytes] with its
+    check ok [B N]."""
 
     frames: list
     activity: np.ndarray
@@ -222,7 +223,8 @@ class Engine:
             raise ConfigError(f"receiver {name!r} only detects activity: use the block activity_detector, or a receiver that decodes")
         if found.kind == "coherent" and config.activity_prior < 1:
             raise ConfigError(
-                f"receiver {name!r} must know who is active: put a detector before it, 'covariance+{name}', or pass active_users={config.users}"
+                f"receiver {name!r} must know who is active: put a detector before it, 'covariance+{name}', "
+                f"or pass active_users={config.users}"
             )
         self.name, self.config, self.activity_only = name, config, activity_only
         self.population = Population(config)
@@ -439,7 +441,7 @@ def build(
     threads,
     device,
 ):
-    """(intake, decoder) for the parameters of a block; ``values`` are fields of SystemConfig. ConfigError and friends for what cannot be."""
+    """(intake, decoder) for the parameters of a block; ``values`` are fields of SystemConfig. Errors of the house for what cannot be."""
     from massaccess.errors import ConfigError, unknown
     from massaccess.forward.pilots import book_id
 

@@ -16,7 +16,7 @@ class receiver(gr.hier_block2):
 
     ``noise_var``, ``adc_bits`` and ``adc_scale`` of 0 follow the tags of the stream. ``channel_cov`` names the channel model or bank whose
     covariance the receiver may know. ``overflow="block"`` loses nothing, and batches are the frames with one frame // max_batch, so that a
-    replay gives the very same answers; ``"drop_oldest"`` decodes what is at hand and drops whole frames when more than ``queue_frames`` wait.
+    replay gives the very same answers; ``"drop_oldest"`` decodes what is at hand and drops the oldest frames beyond ``queue_frames``.
     Latency: at most ``max_batch`` frames with ``block``, ``queue_frames`` with ``drop_oldest``, and the time to decode a batch.
 
     Raises UnknownNameError, ConfigError or ShapeError when the parameters do not fit; genies are refused.

@@ -24,9 +24,8 @@ class sigmf_replay(FrameBlock):
         self.config = self._recording.config
         found = self.config.frame_len * self.config.antennas
         if vlen not in (0, found):
-            raise ConfigError(
-                f"{path} has frames of {self.config.frame_len} x {self.config.antennas} = {found} samples and vlen is {vlen}: set it to {found}"
-            )
+            sizes = f"{self.config.frame_len} x {self.config.antennas} = {found}"
+            raise ConfigError(f"{path} has frames of {sizes} samples and vlen is {vlen}: set it to {found}")
         super().__init__("massaccess_sigmf_replay", out_sig=[item(np.complex64, self.config.frame_len, self.config.antennas)])
         self.set_min_output_buffer(0, BUFFER_FRAMES)
         self._repeat = repeat

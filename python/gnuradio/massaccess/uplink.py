@@ -20,8 +20,8 @@ class uplink(gr.top_block):
     """population -> [throttle] -> channel_simulator -> [quantizer] -> receiver -> meter, with a recorder and a publisher on request.
 
     Everything about the system comes from ``config``, a `massaccess.SystemConfig`. ``record`` is the path of a SigMF recording of what the
-    receiver sees, ``publish`` a ZMQ endpoint for what it finds, ``rate`` a limit in frames per second (0: as fast as it goes); ``streaming``
-    are parameters of the receiver block. A detector of activity, or a frame without data, is compared by activity alone.
+    receiver sees, ``publish`` a ZMQ endpoint for what it finds, ``rate`` a limit in frames per second (0: none); ``streaming`` are
+    parameters of the receiver block. A detector of activity, or a frame without data, is compared by activity alone.
 
     Sent frames and answers are the library's: frame f is frame f of ``Simulation(config, seed)``.
     """

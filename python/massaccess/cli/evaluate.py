@@ -8,11 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import click
+from rich.box import SIMPLE
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from ..errors import ConfigError
+from ..evaluate.metrics import RATES
 from ._json import json_option, write_json
 from ._system import configure, system_options
 
@@ -68,7 +70,9 @@ def command(receivers: str, config_path: Path | None, options: tuple[str, ...], 
         task = bar.add_task("frames", total=len(points) * campaign.frames)
         document = evaluate(campaign, on_frames=lambda count: bar.update(task, advance=count))
     if json_path is None or str(json_path) != "-":
-        Console().print(table(document["results"]))
+        shown = table(document["results"])
+        console = Console()
+        Console(width=max(console.width, console.measure(shown, options=console.options.update(width=400)).maximum)).print(shown)
     if json_path is not None:
         write_json(json_path, document)
 
@@ -94,16 +98,15 @@ def parse_options(texts: tuple[str, ...]) -> dict[str, dict[str, Any]]:
 
 
 def table(rows: list[dict[str, Any]]) -> Table:
-    """The results as a table for the terminal: rates with their 95 % intervals, as far as they were measured."""
-    shown = Table(title="95 % confidence intervals in brackets")
-    rates = [name for name in ("aep", "p_fa", "p_md", "ser", "ber", "fer") if any(row[name] is not None for row in rows)]
+    """The results as a table for the terminal: rates with half of their 95 % interval, as far as they were measured."""
+    shown = Table(caption="± half of the 95 % interval; < its upper end where there was no error", caption_justify="left", box=SIMPLE)
+    rates = [name for name in RATES if any(row[name] is not None for row in rows)]
     nmse = any(row["nmse_db"] is not None for row in rows)
-    for name in ("receiver", "SNR", "pilots", *rates, *(["NMSE"] if nmse else []), "ms/frame"):
-        shown.add_column(name, justify="left" if name == "receiver" else "right")
+    for name in ("receiver", "SNR/dB", "pilots", *rates, *(["NMSE/dB"] if nmse else []), "ms/frame"):
+        shown.add_column(name, justify="left" if name == "receiver" else "right", no_wrap=True)
     for row in rows:
-        cells = [row["receiver"], f"{row['snr_db']:g} dB", str(row["pilots"])]
-        cells += [_rate(row, name) for name in rates]
-        cells += [("" if row["nmse_db"] is None else f"{row['nmse_db']:.2f} dB")] if nmse else []
+        cells = [row["receiver"], f"{row['snr_db']:g}", str(row["pilots"]), *(_rate(row, name) for name in rates)]
+        cells += [("" if row["nmse_db"] is None else f"{row['nmse_db']:.2f}")] if nmse else []
         shown.add_row(*cells, f"{1e3 * row['seconds_per_frame']:.2f}")
     return shown
 
@@ -112,7 +115,7 @@ def _rate(row: dict[str, Any], name: str) -> str:
     if row[name] is None:
         return ""
     low, high = row[f"{name}_ci95"]
-    return f"{row[name]:.2g} [{low:.1g}, {high:.1g}]"
+    return f"{row[name]:.1e} ±{50 * (high - low) / row[name]:.0f}%" if row[name] else f"<{high:.0e}"
 
 
 def _progress() -> Progress:

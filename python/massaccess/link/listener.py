@@ -15,7 +15,7 @@ import zmq
 from zmq.utils.monitor import recv_monitor_message
 
 from ..errors import ConfigError, FormatError, MassaccessError, unknown
-from .publisher import HEARTBEAT_MS, MODES
+from .publisher import GRACE_SECONDS, HEARTBEAT_MS, MODES, terminate
 from .wire import HEAD, MAX_HEADER, Message, decode
 
 POLL_MS = 100
@@ -108,7 +108,7 @@ class Listener:
             self._socket.disable_monitor()
             self._monitor.close(linger=0)
             self._socket.close(linger=0)
-            self._context.term()
+            terminate(self._context, GRACE_SECONDS)
 
     def __enter__(self) -> Listener:
         return self

@@ -74,9 +74,8 @@ def encode(arrays: Mapping[str, np.ndarray], metadata: Metadata, *, sequence: in
     for name, array in arrays.items():
         dtype = array.dtype.name
         if not NAME.fullmatch(name) or dtype not in DTYPES or array.ndim > MAX_RANK:
-            raise ShapeError(
-                f"array {name!r} is {array.dtype} {list(array.shape)}: pass a_z names, at most {MAX_RANK} axes and one of {', '.join(DTYPES)}"
-            )
+            cure = f"pass names of a to z, at most {MAX_RANK} axes and one of {', '.join(DTYPES)}"
+            raise ShapeError(f"array {name!r} is {array.dtype} {list(array.shape)}: {cure}")
         layout.append([name, dtype, list(array.shape)])
         parts += [np.ascontiguousarray(array, DTYPES[dtype]).data.cast("B") if array.size else b"", bytes(-array.nbytes % ALIGN)]
     header = _padded(json.dumps({"arrays": layout, "metadata": metadata.to_dict()}, separators=(",", ":"), allow_nan=False).encode())

@@ -1,0 +1,88 @@
+"""``massaccess evaluate``: the contract of every comparison."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from click.testing import CliRunner
+
+from massaccess.cli import group, main
+
+SMALL = ("--users", "12", "--antennas", "16", "--pilots", "8", "--data", "9", "--channel", "rayleigh", "--frames", "32", "--device", "cpu")
+
+
+def run(*arguments: str, code: int = 0) -> str:
+    answer = CliRunner().invoke(group, ["evaluate", *arguments], catch_exceptions=code == 0)
+    assert answer.exit_code == code, answer.output
+    return answer.output
+
+
+def document(*arguments: str) -> dict:
+    return json.loads(run(*arguments, "--json", "-"))
+
+
+def test_json_keeps_the_contract() -> None:
+    result = document(*SMALL, "--receivers", "jcedd,covariance", "--snr-db", "5,10", "--seed", "3")
+    assert result["config"]["rows"] == result["config"]["columns"] == 4
+    assert [(row["receiver"], row["snr_db"]) for row in result["results"]] == [("jcedd", 5), ("covariance", 5), ("jcedd", 10), ("covariance", 10)]
+    for row in result["results"]:
+        assert row["frames"] == 32
+        assert row["pilots"] == 8
+        for rate in ("aep", "p_fa", "p_md", "ser", "ber", "fer"):
+            if row[rate] is not None:
+                low, high = row[f"{rate}_ci95"]
+                assert low <= row[rate] <= high
+                assert isinstance(row[f"{rate}_errors"], int)
+        assert {"nmse_db", "nmse_db_ci95", "nfe", "seconds_per_frame", "device", "threads"} <= set(row)
+    assert result["results"][1]["ber"] is None
+    assert result["results"][0]["aep"] == result["results"][1]["aep"]
+
+
+def test_same_seed_same_numbers_whatever_the_batch() -> None:
+    arguments = (*SMALL, "--receivers", "jcedd", "--snr-db", "0", "--seed", "4")
+    first, second = document(*arguments), document(*arguments, "--batch", "7")
+    for name in ("aep_errors", "ber_errors", "fer_errors"):
+        assert first["results"][0][name] == second["results"][0][name]
+    other = document(*arguments[:-1], "5")
+    assert other["results"][0]["ber_errors"] != first["results"][0]["ber_errors"]
+
+
+def test_table_and_options() -> None:
+    shown = run(*SMALL, "--receivers", "mmv-amp", "--data", "0", "--option", "mmv-amp.iterations=3", "--calibrate", "16")
+    assert "mmv-amp" in shown
+    assert "ber" not in shown
+
+
+def test_config_file_and_overrides(tmp_path) -> None:
+    path = tmp_path / "system.toml"
+    path.write_text('[system]\nusers = 9\nrows = 2\ncolumns = 2\npilot_len = 7\ndata_len = 0\nchannel = "rayleigh"\n')
+    result = document("--config", str(path), "--receivers", "covariance", "--frames", "4", "--adc-bits", "2")
+    assert result["config"]["users"] == 9
+    assert result["config"]["adc_bits"] == 2
+    assert document("--config", str(path), "--receivers", "covariance", "--frames", "4", "--users", "5")["config"]["users"] == 5
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("--receivers", "jced"), "jcedd"),
+        (("--receivers", "jcedd", "--channel", "umi"), "rayleigh"),
+        (("--receivers", "jcedd", "--activity", "0"), "activity"),
+        (("--receivers", "iterative-lmmse-ep"), "covariance+iterative-lmmse-ep"),
+        (("--receivers", "jcedd", "--option", "rounds=3"), "RECEIVER.NAME=VALUE"),
+        (("--receivers", "jcedd", "--option", "jcedd.colour=3"), "choose one of"),
+        (("--receivers", "jcedd", "--channel", "uma", "--antennas", "16"), "8x8"),
+        (("--receivers", "jcedd", "--channel", "no/such.npz"), "no/such.npz"),
+    ],
+)
+def test_what_is_wrong_is_said(monkeypatch, capsys, arguments: tuple[str, ...], says: str) -> None:
+    monkeypatch.setattr("sys.argv", ["massaccess", "evaluate", *SMALL, *arguments])
+    with pytest.raises(SystemExit) as stopped:
+        main()
+    assert stopped.value.code == 1
+    assert says in capsys.readouterr().err
+
+
+def test_bad_numbers_are_usage_errors() -> None:
+    assert "0,5,10" in run(*SMALL, "--receivers", "jcedd", "--snr-db", "5;10", code=2)
