@@ -1,4 +1,4 @@
-"""Renders the checked-in result files of a benchmark folder as a Markdown table and pictures: ``python benchmarks/report.py benchmarks/classical``."""
+"""Renders the result files of a benchmark folder as Markdown and pictures: ``python benchmarks/report.py benchmarks/classical``."""
 
 from __future__ import annotations
 
@@ -19,14 +19,25 @@ CURVES = {  # picture -> (result file, x axis, y axis, title)
     "coherent-uma-nmse": ("coherent-uma", "snr_db", "nmse_db", "Channel estimation, 38.901 UMa NLOS, 12 users, 15 + 50 symbols"),
     "coherent-uma-ber": ("coherent-uma", "snr_db", "ber", "Data detection, 38.901 UMa NLOS, 12 users, 15 + 50 symbols"),
 }
-LABELS = {"pilots": "pilot symbols", "snr_db": "received SNR [dB]", "aep": "activity error probability", "ber": "bit error rate", "nmse_db": "NMSE [dB]"}
+LABELS = {
+    "pilots": "pilot symbols",
+    "snr_db": "received SNR [dB]",
+    "aep": "activity error probability",
+    "ber": "bit error rate",
+    "nmse_db": "NMSE [dB]",
+}
 RATES = ("aep", "p_md", "p_fa", "ber", "fer")
 
 
 def main(folder: Path) -> None:
     """Writes RESULTS.md and the pictures into ``folder``."""
     documents = {path.stem: json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))}
-    lines = ["# Results", "", "Made by `report.py` from the JSON files beside it; `run.sh` makes those. Brackets: 95 % confidence interval; (n): errors counted.", ""]
+    lines = [
+        "# Results",
+        "",
+        "Made by `report.py` from the JSON files beside it; `run.sh` makes those. Brackets: 95 % confidence interval; (n): errors counted.",
+        "",
+    ]
     for name, document in documents.items():
         lines += [f"## {name}", "", describe(document), ""]
         lines += [f"![{title}]({picture}.png)\n" for picture, (source, _, _, title) in CURVES.items() if source == name]
@@ -40,12 +51,16 @@ def main(folder: Path) -> None:
 def describe(document: dict[str, Any]) -> str:
     """The situation, the frames and the seed, in a sentence."""
     config = document["config"]
-    active = f"{config['active_users']} known to be active" if config.get("active_users") == config["users"] else f"activity {config['activity']:g}"
+    active = (
+        f"{config['active_users']} known to be active"
+        if config.get("active_users") == config["users"]
+        else f"activity {config['activity']:g}"
+    )
     books = f" over {document['books']} pilot books" if document["books"] > 1 else ""
     tuned = f", thresholds set on {document['calibrate']} other frames" if document["calibrate"] else ""
     return (
-        f"{config['users']} users ({active}), {config['rows']}x{config['columns']} antennas, {config['pilot_kind']} pilots, {config['channel']}; "
-        f"{document['frames']} frames a point{books}, seed {document['seed']}{tuned}; massaccess {document['version']}."
+        f"{config['users']} users ({active}), {config['rows']}x{config['columns']} antennas, {config['pilot_kind']} pilots, "
+        f"{config['channel']}; {document['frames']} frames a point{books}, seed {document['seed']}{tuned}; massaccess {document['version']}."
     )
 
 
@@ -81,10 +96,19 @@ def draw(rows: list[dict[str, Any]], x: str, y: str, title: str, path: Path) -> 
     """One curve per receiver with its confidence band; zero errors are left out of logarithmic axes."""
     figure, axes = plt.subplots(figsize=(7.5, 5), constrained_layout=True)
     for index, name in enumerate(dict.fromkeys(row["receiver"] for row in rows)):
-        mine = [row for row in rows if row["receiver"] == name and row[y] is not None and (y != "nmse_db" or row[y] > -100) and (y == "nmse_db" or row[y] > 0)]
+        mine = [
+            row
+            for row in rows
+            if row["receiver"] == name and row[y] is not None and (y != "nmse_db" or row[y] > -100) and (y == "nmse_db" or row[y] > 0)
+        ]
         if not mine:
             continue
-        style = {"color": f"C{index}", "linestyle": "--" if name.startswith("perfect") else "-", "marker": "os^vDPX*<"[index % 9], "markersize": 4}
+        style = {
+            "color": f"C{index}",
+            "linestyle": "--" if name.startswith("perfect") else "-",
+            "marker": "os^vDPX*<"[index % 9],
+            "markersize": 4,
+        }
         places, values = [row[x] for row in mine], [row[y] for row in mine]
         axes.plot(places, values, label=name, **style)
         axes.fill_between(places, *zip(*(row[f"{y}_ci95"] for row in mine), strict=True), color=f"C{index}", alpha=0.15, linewidth=0)

@@ -191,16 +191,22 @@ class Observation:
     meta: Mapping[str, Any] = field(default_factory=lambda: EMPTY)
 
     def __post_init__(self) -> None:
-        for name, rank, layout in (("pilot_rx", 3, "frame, pilot, antenna"), ("data_rx", 3, "frame, symbol, antenna"), ("pilots", 2, "pilot, user")):
+        for name, rank, layout in (
+            ("pilot_rx", 3, "frame, pilot, antenna"),
+            ("data_rx", 3, "frame, symbol, antenna"),
+            ("pilots", 2, "pilot, user"),
+        ):
             _check_tensor(name, getattr(self, name), rank, layout)
         frames, pilot_len, antennas = self.pilot_rx.shape
         if self.pilots.shape[0] != pilot_len:
             raise ShapeError(
-                f"pilots are {list(self.pilots.shape)} but pilot_rx has {pilot_len} symbols a frame: pass pilots[:{pilot_len}] or slice the frame first"
+                f"pilots are {list(self.pilots.shape)} but pilot_rx has {pilot_len} symbols a frame: "
+                f"pass pilots[:{pilot_len}] or slice the frame first"
             )
         if self.data_rx.shape[0] != frames or self.data_rx.shape[2] != antennas:
             raise ShapeError(
-                f"data_rx is {list(self.data_rx.shape)} but pilot_rx has {frames} frames and {antennas} antennas: cut both from the same frames"
+                f"data_rx is {list(self.data_rx.shape)} but pilot_rx has {frames} frames and {antennas} antennas: "
+                "cut both from the same frames"
             )
         if self.user_gain is not None and self.user_gain.shape != (frames, self.users):
             raise ShapeError(f"user_gain is {list(self.user_gain.shape)}: pass one mean power per frame and user, [{frames}, {self.users}]")
@@ -241,8 +247,8 @@ class Observation:
 
     def to(self, device: torch.device | str) -> Observation:
         """The same observation on another device."""
-        moved = {name: getattr(self, name) for name in ("pilot_rx", "data_rx", "pilots", "user_gain", "channel_cov")}
-        return dataclasses.replace(self, **{name: value if value is None else value.to(device) for name, value in moved.items()})
+        fields: dict[str, Any] = {item.name: getattr(self, item.name) for item in dataclasses.fields(self)}
+        return Observation(**{name: value.to(device) if isinstance(value, Tensor) else value for name, value in fields.items()})
 
 
 @dataclass(frozen=True)

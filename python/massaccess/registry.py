@@ -47,14 +47,28 @@ ROUNDS = 12
 RECEIVERS: dict[str, Entry] = {
     "activity": Entry("activity.covariance:Covariance", "activity", "the default activity detector; today: covariance", "this toolkit"),
     "covariance": Entry(
-        "activity.covariance:Covariance", "activity", "covariance maximum likelihood by coordinate descent, MAP decision", "Fengler et al. 2021"
+        "activity.covariance:Covariance",
+        "activity",
+        "covariance maximum likelihood by coordinate descent, MAP decision",
+        "Fengler et al. 2021",
     ),
-    "mmv-amp": Entry("activity.mmv_amp:MmvAmp", "activity", "damped MMV-AMP, Bernoulli-Gaussian MMSE denoiser", "Liu, Yu 2018; P1 baseline"),
-    "somp": Entry("activity.somp:Somp", "activity", "simultaneous orthogonal matching pursuit, noise-level stop", "Tropp et al. 2006; P1 baseline"),
+    "mmv-amp": Entry(
+        "activity.mmv_amp:MmvAmp", "activity", "damped MMV-AMP, Bernoulli-Gaussian MMSE denoiser", "Liu, Yu 2018; P1 baseline"
+    ),
+    "somp": Entry(
+        "activity.somp:Somp", "activity", "simultaneous orthogonal matching pursuit, noise-level stop", "Tropp et al. 2006; P1 baseline"
+    ),
     "ls-zf": Entry(_COHERENT, "coherent", "least squares from pilots, zero forcing", "textbook", {"estimator": _LS, "detector": _ZF}),
-    "lmmse-lmmse": Entry(_COHERENT, "coherent", "LMMSE from pilots, LMMSE detection", "textbook", {"estimator": _LMMSE, "detector": _LMMSE_DD}),
+    "lmmse-lmmse": Entry(
+        _COHERENT, "coherent", "LMMSE from pilots, LMMSE detection", "textbook", {"estimator": _LMMSE, "detector": _LMMSE_DD}
+    ),
     "iterative-lmmse-oamp": Entry(
-        _COHERENT, "coherent", "LMMSE estimation and OAMP detection in turns", "P1 Fig. 10", {"estimator": _LMMSE, "detector": _OAMP}, {"rounds": ROUNDS}
+        _COHERENT,
+        "coherent",
+        "LMMSE estimation and OAMP detection in turns",
+        "P1 Fig. 10",
+        {"estimator": _LMMSE, "detector": _OAMP},
+        {"rounds": ROUNDS},
     ),
     "iterative-lmmse-ep": Entry(
         _COHERENT, "coherent", "LMMSE estimation and EP detection in turns", "this toolkit", _ITERATIVE_EP, {"rounds": ROUNDS}

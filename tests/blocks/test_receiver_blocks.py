@@ -324,6 +324,27 @@ def test_stopping_a_flowgraph_in_the_middle_is_quick(config):
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("massaccess")]
 
 
+def test_a_flowgraph_that_is_reconfigured_goes_on(config):
+    tb = uplink(config, "energetic", options={"seconds": 0.0005}, frames=0)
+    extra, steps = blocks.null_sink(config.users * 4), []
+
+    def reconfigure():
+        done = tb.receiver.stats()["frames"]
+        if not steps and done > 20:
+            tb.lock()
+            tb.connect(tb.receiver, extra)
+            tb.unlock()
+            steps.append(tb.receiver.stats()["frames"])
+        if steps and done > steps[0] + 200:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        massaccess.run(tb, on_tick=reconfigure, tick_seconds=0.01)
+    summary = tb.meter.summary()
+    assert summary["compared"] > 200
+    assert counts(summary)["aep_errors"] < 0.1 * summary["compared"] * config.users
+
+
 # --- meter ----------------------------------------------------------------------------------------------------------------------------
 
 

@@ -25,7 +25,12 @@ def document(*arguments: str) -> dict:
 def test_json_keeps_the_contract() -> None:
     result = document(*SMALL, "--receivers", "jcedd,covariance", "--snr-db", "5,10", "--seed", "3")
     assert result["config"]["rows"] == result["config"]["columns"] == 4
-    assert [(row["receiver"], row["snr_db"]) for row in result["results"]] == [("jcedd", 5), ("covariance", 5), ("jcedd", 10), ("covariance", 10)]
+    assert [(row["receiver"], row["snr_db"]) for row in result["results"]] == [
+        ("jcedd", 5),
+        ("covariance", 5),
+        ("jcedd", 10),
+        ("covariance", 10),
+    ]
     for row in result["results"]:
         assert row["frames"] == 32
         assert row["pilots"] == 8

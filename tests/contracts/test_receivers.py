@@ -106,7 +106,14 @@ def test_inputs_are_left_alone(name: str) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize(
-    "changes", [{"data_len": 0}, {"adc_bits": 1}, {"modulation": "16qam"}, {"channel": "rayleigh", "pilot_kind": "gaussian"}, {"channel": "pathloss", "power_control": False}]
+    "changes",
+    [
+        {"data_len": 0},
+        {"adc_bits": 1},
+        {"modulation": "16qam"},
+        {"channel": "rayleigh", "pilot_kind": "gaussian"},
+        {"channel": "pathloss", "power_control": False},
+    ],
 )
 def test_other_situations(name: str, changes: dict[str, object]) -> None:
     frame, obs = situation(name, CONFIG.replace(**changes), 3)

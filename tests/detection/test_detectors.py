@@ -86,7 +86,10 @@ def test_order_of_the_detectors():
     """On a loaded array: EP below OAMP below LMMSE below zero forcing in symbol errors."""
     sent, _, _, filtered = link("qpsk", 200, 50, 12, 16, 1.2)
     prior, points = ConstellationPrior("qpsk"), constellation("qpsk")
-    wrong = [float((points.decide(d(filtered, prior).symbols) != points.decide(sent)).double().mean()) for d in (ExpectationPropagation(), Oamp(), LmmseDetector(), ZeroForcing())]
+    wrong = [
+        float((points.decide(d(filtered, prior).symbols) != points.decide(sent)).double().mean())
+        for d in (ExpectationPropagation(), Oamp(), LmmseDetector(), ZeroForcing())
+    ]
     assert wrong[0] < wrong[1] < wrong[2] < wrong[3]
 
 

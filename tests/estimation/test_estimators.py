@@ -59,7 +59,7 @@ def test_beams_keep_energy_and_diagonalise():
 
 
 def test_compiled_lmmse_equals_batched():
-    rx, sent, noise, gain, present, cov = problem()
+    rx, sent, noise, gain, present, _ = problem()
     present[1, 3:] = False
     gain[1, 3:] = 0
     sent[1, :, 3:] = 0

@@ -50,7 +50,9 @@ def test_snr_is_what_it_says(convention, active):
     signal = frame.channel * frame.active[..., None]
     sent = frame.symbols @ signal
     noise = obs.data_rx - sent
-    power = sent.abs().square().mean() if convention == "received" else (frame.symbols[..., :1] @ frame.channel[:, :1]).abs().square().mean()
+    power = (
+        sent.abs().square().mean() if convention == "received" else (frame.symbols[..., :1] @ frame.channel[:, :1]).abs().square().mean()
+    )
     assert 10 * math.log10(float(power / noise.abs().square().mean())) == pytest.approx(6.0, abs=0.1)
 
 
@@ -73,7 +75,9 @@ def test_carrier_offset_turns_and_chain_phase_does_not():
     slope = rotated[:, 1:] * rotated[:, :-1].conj()
     torch.testing.assert_close(slope, slope[:, :1].expand_as(slope), rtol=1e-4, atol=1e-4)
     assert float(slope.angle().abs().max()) <= 2 * math.pi * 200 / 15e3 + 1e-5
-    torch.testing.assert_close(obs.pilot_rx, (obs.pilots * rotated[:, :6]) @ (frame.channel * frame.active[..., None]), rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(
+        obs.pilot_rx, (obs.pilots * rotated[:, :6]) @ (frame.channel * frame.active[..., None]), rtol=1e-3, atol=1e-3
+    )
     turned, _ = Simulation(CONFIG.replace(chain_phase_deg=30.0), 1).frames(0, 2)
     phase = turned.channel / plain.channel
     torch.testing.assert_close(phase, phase[:1, :1].expand_as(phase), rtol=1e-3, atol=1e-3)
@@ -90,7 +94,10 @@ def test_config_reads_back_from_toml(tmp_path):
         SystemConfig.from_toml(path)
 
 
-@pytest.mark.parametrize("changes", [{"users": 0}, {"activity": 0.0}, {"activity": 1.5}, {"active_users": 21}, {"adc_bits": 0}, {"data_len": -1}, {"sample_rate_hz": 0.0}])
+@pytest.mark.parametrize(
+    "changes",
+    [{"users": 0}, {"activity": 0.0}, {"activity": 1.5}, {"active_users": 21}, {"adc_bits": 0}, {"data_len": -1}, {"sample_rate_hz": 0.0}],
+)
 def test_config_refuses_what_cannot_be(changes):
     with pytest.raises(ConfigError, match=next(iter(changes))):
         CONFIG.replace(**changes)

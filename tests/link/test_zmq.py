@@ -16,7 +16,6 @@ from massaccess.link.listener import Listener, SilentPeerError
 from massaccess.link.metadata import Metadata
 from massaccess.link.publisher import LOOPBACK, Publisher, require_local, terminate
 
-
 NOISE = np.random.default_rng(0).bytes(10_000)
 
 

@@ -95,6 +95,11 @@ class FrameQueue:
             self._closed = True
             self._changed.notify_all()
 
+    def open(self):
+        """A flowgraph that is reconfigured while it runs stops its blocks and starts them again."""
+        with self._changed:
+            self._closed = False
+
     @property
     def closed(self):
         return self._closed
@@ -151,6 +156,10 @@ class Intake(FrameBlock):
         self._queue.put([Entry(int(indices[row]), sides[row], samples[row].copy()) for row in np.flatnonzero(finite)])
         self.consume(0, count)
         return 0
+
+    def start(self):
+        self._queue.open()
+        return True
 
     def stop(self):
         self._queue.close()

@@ -115,6 +115,10 @@ class Comparison(FrameBlock):
         self._published = time.monotonic()
         self.message_port_register_out(pmt.intern("stats"))
 
+    def start(self):
+        self._held = [self._held[0][:0] for _ in self._held]  # a flowgraph that was reconfigured shows its items anew
+        return True
+
     def summary(self):
         """Frames compared, lost and unasked, and the error rates of `massaccess.evaluate.metrics.Tally`."""
         with self._lock:

@@ -17,21 +17,28 @@ class supervisor:
 
     def __init__(self, tb):
         self._tb = tb
+        self._lock = threading.Lock()
+        self._reported = False
         threading.Thread(target=self._watch, daemon=True, name="massaccess-supervisor").start()
-        atexit.register(_exit_code)
+        atexit.register(self._exit_code)
 
     def _watch(self):
         failures.event.wait()
-        print(f"massaccess: {failures.first}", file=sys.stderr, flush=True)
+        self._report()
         self._tb.stop()
         qt = sys.modules.get("PyQt5.QtCore")
         if qt and qt.QCoreApplication.instance():
             qt.QMetaObject.invokeMethod(qt.QCoreApplication.instance(), "quit", qt.Qt.QueuedConnection)
 
+    def _report(self):
+        with self._lock:
+            if not self._reported:
+                self._reported = True
+                print(f"massaccess: {failures.first}", file=sys.stderr, flush=True)
 
-def _exit_code():
-    """Exit handlers cannot change the exit code, so the last of them ends the process."""
-    if failures.first:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(1)
+    def _exit_code(self):
+        """Exit handlers cannot change the exit code, so this one ends the process."""
+        if failures.first:
+            self._report()
+            sys.stdout.flush()
+            os._exit(1)

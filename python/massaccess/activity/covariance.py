@@ -22,8 +22,8 @@ class Covariance:
     Inf. Theory 2021, Algorithm 1; the baseline that P1 leaves out). Users go in the order of their matched-filter power, so that the
     answer does not depend on how they are numbered.
 
-    The decision is maximum a posteriori, prior activity included. Where the antennas are independent looks (``channel_cov`` unknown), power_n
-    is either 0 or gain_n, and bits are flipped greedily, the one that raises the posterior most first, until none does. On correlated
+    The decision is maximum a posteriori, prior activity included. Where the antennas are independent (``channel_cov`` unknown), power_n is
+    either 0 or gain_n, and bits are flipped greedily, the one that raises the posterior most first, until none does. On correlated
     channels the power that a user shows in one frame varies; there the likelihood is averaged over a Gamma distribution of that power of
     shape ``power_shape``, by default half of (tr R)^2 / tr(R^2) with R = ``channel_cov``: a user sees part of the directions of the cell.
 

@@ -12,7 +12,7 @@ from ..priors.bernoulli_gaussian import BernoulliGaussian
 
 @dataclass(frozen=True)
 class MmvAmp:
-    """MMV-AMP with the Bernoulli-Gaussian MMSE denoiser (Liu, Yu, IEEE Trans. Signal Process. 2018, eq. 10-14; P1's baseline "AMP"), damped.
+    """MMV-AMP with the Bernoulli-Gaussian MMSE denoiser (Liu, Yu, IEEE Trans. Signal Process. 2018, eq. 10-14; "AMP" of P1), damped.
 
     The Onsager term uses the mean divergence per antenna, which by Tweedie's formula is the posterior variance over the noise variance; the
     effective noise variance is measured on the residual of each frame. Without damping it diverges for few pilots or correlated channels.

@@ -126,6 +126,7 @@ def streaming_facts(stats: Mapping[str, Any], outcome: Outcome, digest: str, exp
         "lost": lost,
         "dropped": stats["dropped"],
         "rejected": stats["rejected"],
+        "stalls": stats["stalls"],
         "peak_memory_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
         "digest": digest,
         "interrupted": interrupted,

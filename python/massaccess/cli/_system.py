@@ -52,8 +52,10 @@ SYSTEM = (  # option, field of SystemConfig, type, help
 
 
 def system_options(*, lists: Mapping[str, click.ParamType] | None = None) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Adds an option for each line of `SYSTEM`; one that is not given leaves the configuration as it is. ``lists`` gives some fields another
-    type, for verbs that take several values of them."""
+    """Adds an option for each line of `SYSTEM`; one that is not given leaves the configuration as it is.
+
+    ``lists`` gives some fields another type, for verbs that take several values of them.
+    """
     defaults, special = SystemConfig(), lists or {}
 
     def add(command: Callable[..., Any]) -> Callable[..., Any]:

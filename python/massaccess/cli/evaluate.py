@@ -38,14 +38,22 @@ class Numbers(click.ParamType):
 
 @click.command()
 @click.option("--receivers", required=True, help="Registry names joined by commas; see `massaccess receivers`.")
-@click.option("--config", "config_path", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="TOML file with a [system] table.")
+@click.option(
+    "--config", "config_path", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="TOML file with a [system] table."
+)
 @system_options(lists={name: Numbers(kind) for name, kind in LISTS.items()})
 @click.option("--frames", type=click.IntRange(1), default=1000, show_default=True, help="Frames per point, the same for all receivers.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Frames of a seed are those of `massaccess run --seed`.")
 @click.option("--batch", type=click.IntRange(1), default=64, show_default=True, help="Frames handed to a receiver at once.")
-@click.option("--pilot-books", "books", type=click.IntRange(1), default=1, show_default=True, help="Pilot books to share the frames between.")
-@click.option("--calibrate", type=click.IntRange(0), default=0, show_default=True, help="Frames of another seed to set detectors' thresholds on.")
-@click.option("--option", "options", multiple=True, metavar="RECEIVER.NAME=VALUE", help="An option of a receiver, e.g. mmv-amp.damping=0.7.")
+@click.option(
+    "--pilot-books", "books", type=click.IntRange(1), default=1, show_default=True, help="Pilot books to share the frames between."
+)
+@click.option(
+    "--calibrate", type=click.IntRange(0), default=0, show_default=True, help="Frames of another seed to set detectors' thresholds on."
+)
+@click.option(
+    "--option", "options", multiple=True, metavar="RECEIVER.NAME=VALUE", help="An option of a receiver, e.g. mmv-amp.damping=0.7."
+)
 @click.option("--device", default="auto", show_default=True, help="cpu, cuda, or auto.")
 @click.option("--threads", type=click.IntRange(0), default=0, show_default=True, help="Threads; 0: all cores.")
 @json_option
@@ -119,4 +127,11 @@ def _rate(row: dict[str, Any], name: str) -> str:
 
 
 def _progress() -> Progress:
-    return Progress(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), console=Console(stderr=True), transient=True)
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+        transient=True,
+    )

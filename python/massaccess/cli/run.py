@@ -13,7 +13,7 @@ from .. import __version__
 from ..core import SystemConfig
 from ..errors import MassaccessError
 from ._json import json_option, write_json
-from ._live import explain, final_table, finish, labelled, streaming_facts, watch
+from ._live import RATES, explain, final_table, finish, labelled, streaming_facts, watch
 from ._system import configure, system_options
 
 
@@ -100,7 +100,7 @@ def progress(tb: Any, frames: int) -> dict[str, Any]:
     done = stats["frames"]
     shown = {"frames": f"{done} of {frames}" if frames else str(done), "active users per frame": stats["active"] / max(done, 1)}
     shown |= {"dropped": stats["dropped"], "rejected": stats["rejected"], "queue": stats["queue"]}
-    return shown | {name: summary[name] for name in ("aep", "ser", "fer") if summary.get(name) is not None}
+    return shown | {RATES[name]: summary[name] for name in ("aep", "ser", "fer") if summary.get(name) is not None}
 
 
 def headline(config: SystemConfig) -> str:

@@ -15,7 +15,7 @@ from .linear import MatchedFilter, Symbols, finish
 
 @dataclass(frozen=True)
 class ExpectationPropagation:
-    """EP with Gaussian sites, moments matched in parallel (Cespedes, Olmos, Sanchez-Fernandez, Perez-Cruz, IEEE Trans. Commun. 2014, eq. 28-38).
+    """EP with Gaussian sites, moments matched in parallel (Cespedes, Olmos, Sanchez-Fernandez, Perez-Cruz, IEEE Trans. Commun. 2014).
 
     Each round is an exact LMMSE step under the sites' precisions, one small inverse per symbol time. Sites whose precision would turn
     negative keep their old value. ``rounds`` counts LMMSE steps; ``damping`` is the share of the new site; ``floor`` the least variance a
@@ -60,4 +60,3 @@ class ExpectationPropagation:
             prec = prec + gate * (site - prec)
             shift = shift + gate * (tilted / tight - cavity / spread - shift)
         return cavity, spread
-

@@ -42,7 +42,7 @@ class MatchedFilter:
 
 @dataclass(frozen=True)
 class ZeroForcing:
-    """(H^H W H)^-1 H^H W y; error variance from the diagonal of the inverse. Users in excess of the antennas get the minimum-norm answer."""
+    """(H^H W H)^-1 H^H W y; error variance from the diagonal of the inverse. More users than antennas: the minimum-norm answer."""
 
     def __call__(self, filtered: MatchedFilter, prior: object) -> Symbols:
         """Detects all symbols of ``filtered``; ``prior`` gives the posterior moments."""

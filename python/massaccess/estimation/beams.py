@@ -47,7 +47,9 @@ class Beams:
     def _decompose(covariance: Tensor, like: Tensor) -> Beams:
         power, basis = torch.linalg.eigh(covariance.to(torch.complex128))
         floor = 1e-6 * power.mean()  # a sample covariance can miss directions: keep every beam possible
-        return Beams(basis.conj().to(device=like.device, dtype=like.dtype), power.clamp_min(floor).to(device=like.device, dtype=like.real.dtype))
+        return Beams(
+            basis.conj().to(device=like.device, dtype=like.dtype), power.clamp_min(floor).to(device=like.device, dtype=like.real.dtype)
+        )
 
     def into(self, rows: Tensor) -> Tensor:
         """Antenna rows [... M] to beam rows [... M]."""

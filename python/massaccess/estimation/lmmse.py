@@ -42,7 +42,7 @@ def _compiled(rx: Tensor, sent: Tensor, weight: Tensor, prior: Tensor, present: 
 
 def _batched(rx: Tensor, sent: Tensor, weight: Tensor, prior: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
     """The same in tensor operations: the path for a GPU."""
-    frames, times, slots = sent.shape
+    frames, _, slots = sent.shape
     sent = sent * present[:, None, :]
     pairs = (sent.conj()[..., None] * sent[..., None, :]).flatten(2)
     rows = weight.expand(rx.shape).mT.contiguous()

@@ -24,6 +24,9 @@ RATES = {
 """Every rate and what it counts. A missed user's symbols are zeros: all its symbols and its frame are wrong, about half of its bits."""
 
 
+_NOTHING = torch.zeros(5, dtype=torch.float64)
+
+
 class Tally:
     """Counts errors over batches of frames.
 
@@ -51,9 +54,9 @@ class Tally:
         self._count("p_fa", wrong & ~truth, ~truth)
         self._count("p_md", wrong & truth, truth)
         if estimate.channel is not None:
-            self._channel(frame, estimate)
+            self._channel(frame, estimate.channel, found)
         if estimate.symbols is not None and config.data_len:
-            self._data(config, frame, estimate)
+            self._data(config, frame, estimate.symbols, found)
 
     def summary(self) -> dict[str, Any]:
         """Each rate of `RATES` with ``_ci95`` and ``_errors``, and nmse_db with ``_ci95``; ``None`` where nothing was measured.
@@ -63,32 +66,33 @@ class Tally:
         """
         result: dict[str, Any] = {"frames": self.frames}
         for name in RATES:
-            sums = self._sums.get(name)
-            known = sums is not None and sums[1] > 0
-            rate, half = _ratio(sums, self.frames) if known else (None, 0.0)
-            result[name] = rate
+            sums = self._sums.get(name, _NOTHING)
+            rate, half = _ratio(sums, self.frames)
+            known = sums[1] > 0
+            result[name] = rate if known else None
             result[f"{name}_ci95"] = _interval(sums, rate, half) if known else None
             result[f"{name}_errors"] = int(sums[0]) if known else None
-        energy = self._sums.get("nmse")
-        nmse, half = _ratio(energy, self.frames) if energy is not None and energy[1] > 0 else (None, 0.0)
-        result["nmse_db"] = None if nmse is None else _db(nmse)
-        result["nmse_db_ci95"] = None if nmse is None else [_db(max(nmse - half, nmse / 100)), _db(nmse + half)]
+        energy = self._sums.get("nmse", _NOTHING)
+        nmse, half = _ratio(energy, self.frames)
+        known = energy[1] > 0
+        result["nmse_db"] = _db(nmse) if known else None
+        result["nmse_db_ci95"] = [_db(max(nmse - half, nmse / 100)), _db(nmse + half)] if known else None
         return result
 
-    def _channel(self, frame: Frame, estimate: Estimate) -> None:
-        """NMSE: squared error over squared norm of the active users' channels; a missed user counts as zero, a false alarm as its estimate."""
+    def _channel(self, frame: Frame, channel: Tensor, found: Tensor) -> None:
+        """NMSE: squared error over squared norm of the active users' channels; a missed user counts as zero, a false alarm in full."""
         truth = frame.channel * frame.active[..., None]
-        claimed = estimate.channel * estimate.active[..., None]
+        claimed = channel * found[..., None]
         self._sum("nmse", (claimed - truth).abs().square().sum((1, 2)), truth.abs().square().sum((1, 2)))
 
-    def _data(self, config: SystemConfig, frame: Frame, estimate: Estimate) -> None:
+    def _data(self, config: SystemConfig, frame: Frame, symbols: Tensor, found: Tensor) -> None:
         alphabet = constellation(config.modulation)
         active = frame.active[..., None]
-        missed = active & ~estimate.active[..., None]
-        wrong = (alphabet.decide(estimate.symbols.mT) != frame.bits) & active
+        missed = active & ~found[..., None]
+        wrong = (alphabet.decide(symbols.mT) != frame.bits) & active
         self._count("ber", wrong, active.expand_as(wrong))
-        symbols = wrong.unflatten(-1, (-1, alphabet.bits_per_symbol)).any(-1) | missed
-        self._count("ser", symbols, active.expand_as(symbols))
+        lost = wrong.unflatten(-1, (-1, alphabet.bits_per_symbol)).any(-1) | missed
+        self._count("ser", lost, active.expand_as(lost))
         framing = Framing(config.users, frame.bits.shape[-1])
         used = 8 * (framing.payload_bytes + CRC_BYTES) if framing.payload_bytes else frame.bits.shape[-1]
         self._count("fer", wrong[..., :used].any(-1) | missed[..., 0], frame.active)
@@ -105,6 +109,8 @@ class Tally:
 def _ratio(sums: Tensor, frames: int) -> tuple[float, float]:
     """errors / trials and the half width of its 95 % interval, frames taken as independent clusters."""
     errors, trials, ee, et, tt = (float(value) for value in sums)
+    if not trials:
+        return 0.0, 0.0
     rate = errors / trials
     spread = max(ee - 2 * rate * et + rate * rate * tt, 0.0) * frames / max(frames - 1, 1)
     return rate, 1.96 * math.sqrt(spread) / trials

@@ -22,8 +22,8 @@ from .metrics import Tally
 class Campaign:
     """What to run: ``receivers`` (registry names) on ``frames`` frames of each of the ``points``.
 
-    All points share the seed's payloads, channels and noise shapes (common random numbers). ``books`` splits the frames over that many pilot
-    books, seeds ``pilot_seed``, ``pilot_seed + 1``, ...: figures then do not hang on one book. ``calibrate`` sets the threshold of each
+    All points share the seed's payloads, channels and noise shapes (common random numbers). ``books`` splits the frames over that many
+    pilot books, seeds ``pilot_seed``, ``pilot_seed + 1``, ...: figures then do not hang on one book. ``calibrate`` sets the threshold of each
     activity detector that has one, on that many frames of another seed; it changes nothing in the frames that are counted.
     """
 
@@ -39,7 +39,9 @@ class Campaign:
 
     def __post_init__(self) -> None:
         if self.frames < 1 or self.batch < 1 or not 1 <= self.books <= self.frames:
-            raise ConfigError(f"frames {self.frames}, batch {self.batch}, books {self.books}: pass 1 or more, and no more books than frames")
+            raise ConfigError(
+                f"frames {self.frames}, batch {self.batch}, books {self.books}: pass 1 or more, and no more books than frames"
+            )
         if not self.receivers:
             raise ConfigError("no receiver named: pass --receivers A,B; `massaccess receivers` lists them")
         for name in self.receivers:
@@ -151,7 +153,9 @@ def _threshold(campaign: Campaign, config: SystemConfig, name: str, options: dic
     receiver = create(name, **options)
     scores, truths = [], []
     seed = derive(campaign.seed, "calibrate")
-    for frame, obs in batches(config, frames=campaign.calibrate, seed=seed, batch=campaign.batch, books=min(campaign.books, campaign.calibrate)):
+    for frame, obs in batches(
+        config, frames=campaign.calibrate, seed=seed, batch=campaign.batch, books=min(campaign.books, campaign.calibrate)
+    ):
         with torch.inference_mode():
             estimate = receiver(obs.to(campaign.where), generator=generator(seed, name, frame.start, device=campaign.where))
         if "log_odds" not in estimate.info:
@@ -177,4 +181,4 @@ def best_threshold(scores: torch.Tensor, truth: torch.Tensor) -> float:
 
 def frame_to(frame: Frame, device: torch.device) -> Frame:
     """The truth on another device."""
-    return Frame(*(getattr(frame, name).to(device) for name in ("active", "bits", "symbols", "channel")), frame.start)
+    return Frame(frame.active.to(device), frame.bits.to(device), frame.symbols.to(device), frame.channel.to(device), frame.start)

@@ -42,7 +42,9 @@ class Framing:
     @cached_property
     def whitening(self) -> Tensor:
         """[users bits] uint8."""
-        rows = [torch.randint(0, 2, (self.bits,), generator=generator(WHITENING_SEED, user), dtype=torch.uint8) for user in range(self.users)]
+        rows = [
+            torch.randint(0, 2, (self.bits,), generator=generator(WHITENING_SEED, user), dtype=torch.uint8) for user in range(self.users)
+        ]
         return torch.stack(rows)
 
     def encode(self, payload: Tensor) -> Tensor:

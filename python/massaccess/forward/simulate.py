@@ -1,7 +1,7 @@
 """Nature: who transmits what, over which channel, with which noise.
 
-Random numbers come in blocks of `BLOCK` frames, each from a generator of its own, derived from (seed, stage, block). So frame f of seed s is
-the same frame whether it is made in a sweep, in a flowgraph or alone, whatever the batch sizes along the way.
+Random numbers come in blocks of `BLOCK` frames, each from a generator of its own, derived from (seed, stage, block). So frame f of seed s
+is the same frame whether it is made in a sweep, in a flowgraph or alone, whatever the batch sizes along the way.
 """
 
 from __future__ import annotations
@@ -155,14 +155,17 @@ class Simulation:
         """Truth and observation of the frames ``start`` to ``start + count``."""
         if count < 1 or start < 0:
             raise ShapeError(f"frames({start}, {count}): pass a start of 0 or more and a count of 1 or more")
-        parts = []
+        parts: list[tuple[Tensor, ...]] = []
+        gains: list[Tensor] = []
         for block in range(start // BLOCK, (start + count - 1) // BLOCK + 1):
             rows = slice(max(start - block * BLOCK, 0), min(start + count - block * BLOCK, BLOCK))
             sent = self.population.transmit(block)
             rx, channel, gain = self.propagation.receive(sent.samples[rows], block, rows)
-            parts.append((sent.active[rows], sent.bits[rows], sent.symbols[rows], channel, rx, gain))
-        active, bits, symbols, channel, rx, gain = (None if column[0] is None else torch.cat(column) for column in zip(*parts, strict=True))
-        return Frame(active, bits, symbols, channel, start), self.observe(quantize(rx, self.front_end), user_gain=gain)
+            parts.append((sent.active[rows], sent.bits[rows], sent.symbols[rows], channel, rx))
+            gains += [] if gain is None else [gain]
+        active, bits, symbols, channel, rx = (torch.cat(column) for column in zip(*parts, strict=True))
+        seen = self.observe(quantize(rx, self.front_end), user_gain=torch.cat(gains) if gains else None)
+        return Frame(active, bits, symbols, channel, start), seen
 
     def observe(self, rx: Tensor, *, user_gain: Tensor | None = None) -> Observation:
         """The observation that converter outputs rx [B L+D M] make."""
@@ -183,5 +186,7 @@ def observe(rx: Tensor, pilots: Tensor, **known: object) -> Observation:
     """Cuts frames rx [B L+D M] into pilots and data; ``known`` are the other fields of `Observation`."""
     pilot_len = pilots.shape[0]
     if rx.ndim != 3 or rx.shape[1] < pilot_len:
-        raise ShapeError(f"rx is {list(rx.shape)} but a frame starts with {pilot_len} pilots: pass [frames, {pilot_len} + data_len, antennas]")
+        raise ShapeError(
+            f"rx is {list(rx.shape)} but a frame starts with {pilot_len} pilots: pass [frames, {pilot_len} + data_len, antennas]"
+        )
     return Observation(rx[:, :pilot_len], rx[:, pilot_len:], pilots, **known)  # type: ignore[arg-type]

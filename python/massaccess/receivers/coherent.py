@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -34,7 +34,7 @@ class Coherent:
 
     Detection counts the channel error as noise, beam by beam (P1's "Iter LMMSE+OAMP" carries R_Delta the same way); estimation takes the
     posterior means of the symbols as additional pilots, whose rows are noisier in each beam by the symbols' posterior variances times the
-    users' powers there. A frame stops after ``rounds`` repetitions, or earlier once its symbols move by less than ``tolerance`` (mean squared
+    users' powers there. A frame stops after ``rounds`` repetitions, or earlier once its symbols move by less than ``tolerance`` (mean square
     change of the posterior means). ``detector`` works inside the rounds, ``final`` (default: the same) gives the answer: many rounds of
     few detector steps lock fewer wrong symbols in than few rounds of many.
     ``use_cov=False`` leaves the array covariance aside: LMMSE with the identity.
@@ -126,7 +126,7 @@ class Link:
 
     def estimate(self, estimator: Estimator, soft: Symbols | None = None, previous: ChannelEstimate | None = None) -> ChannelEstimate:
         """From the pilots, or from pilots and soft symbols, whose variance meets the power of the previous estimate."""
-        known = {"gain": self.gain, "present": self.present, "beams": self.beams}
+        known: dict[str, Any] = {"gain": self.gain, "present": self.present, "beams": self.beams}
         quiet = self.pilots.real.new_full((*self.pilots.shape[:2], 1), self.noise_var)
         if soft is None or previous is None:
             return estimator(self.pilot_rx, self.pilots, noise_var=quiet, **known)

@@ -1,0 +1,6 @@
+"""``python -m massaccess`` is the command ``massaccess``."""
+
+from .cli import main
+
+if __name__ == "__main__":
+    main()
