@@ -59,8 +59,8 @@ def describe(document: dict[str, Any]) -> str:
     books = f" over {document['books']} pilot books" if document["books"] > 1 else ""
     tuned = f", thresholds set on {document['calibrate']} other frames" if document["calibrate"] else ""
     return (
-        f"{config['users']} users ({active}), {config['rows']}x{config['columns']} antennas, {config['pilot_kind']} pilots, "
-        f"{config['channel']}; {document['frames']} frames a point{books}, seed {document['seed']}{tuned}; massaccess {document['version']}."
+        f"{config['users']} users ({active}), {config['rows']}x{config['columns']} antennas, "
+        f"{config['pilot_kind']} pilots, {config['channel']}; {document['frames']} frames a point{books}, seed {document['seed']}{tuned}; massaccess {document['version']}."
     )
 
 

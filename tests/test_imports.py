@@ -21,7 +21,7 @@ LAYERS = (
     {"receivers"},
     {"registry", "weights"},
     {"evaluate", "link", "train"},
-    {"cli"},
+    {"cli", "__main__"},
 )
 RANK = {part: rank for rank, layer in enumerate(LAYERS) for part in layer}
 BLOCKS_MAY_USE = {"", "core", "errors", "parallel", "rng", "forward", "registry", "weights", "link", "evaluate.metrics"}
@@ -84,7 +84,7 @@ def violation(importer: str, target: str, at_module_level: bool) -> str | None:
         return None if RANK[part(target)] == 0 else "the package itself knows only the bottom layer"
     if RANK[part(target)] > RANK[own]:
         return f"{own} is below {part(target)}"
-    if RANK[part(target)] == RANK[own] != 0:
+    if RANK[part(target)] == RANK[own] != 0 and own != "__main__":
         return f"{own} and {part(target)} are siblings: pass the part in as an argument"
     return None
 

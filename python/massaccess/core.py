@@ -248,7 +248,8 @@ class Observation:
     def to(self, device: torch.device | str) -> Observation:
         """The same observation on another device."""
         fields: dict[str, Any] = {item.name: getattr(self, item.name) for item in dataclasses.fields(self)}
-        return Observation(**{name: value.to(device) if isinstance(value, Tensor) else value for name, value in fields.items()})
+        fields |= {name: value.to(device) for name, value in fields.items() if isinstance(value, Tensor)}
+        return Observation(**fields)
 
 
 @dataclass(frozen=True)

@@ -18,12 +18,17 @@ FOLDER = ROOT / "flowgraphs"
 GRAPHS = sorted(path.stem for path in FOLDER.glob("*.grc"))
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT / "python"), "GRC_BLOCKS_PATH": str(ROOT / "grc"), "OMP_NUM_THREADS": "1"}
 
-LOAD = """
+OPEN = """
 import sys
 from gnuradio import gr
 from gnuradio.grc.core.platform import Platform
 platform = Platform(version=gr.version(), version_parts=(gr.major_version(), gr.api_version(), gr.minor_version()), prefs=gr.prefs())
 platform.build_library()
+"""
+
+LOAD = (
+    OPEN
+    + """
 for path in sys.argv[1:]:
     import yaml
     stored = {block["name"]: block["parameters"] for block in yaml.safe_load(open(path))["blocks"]}
@@ -44,6 +49,24 @@ for path in sys.argv[1:]:
     if bad:
         sys.exit(1)
 """
+)
+
+DROP = (
+    OPEN
+    + """
+names = [name for name in platform.blocks if name.startswith("massaccess_")]
+print(len(names), "blocks")
+for name in names:
+    graph = platform.make_flow_graph()
+    block = graph.new_block(name)
+    block.rewrite()
+    block.validate()
+    bad = [(str(part), message) for part, message in block.iter_error_messages() if message != "Port is not connected."]
+    print(name, bad)
+    if bad:
+        sys.exit(1)
+"""
+)
 
 PRELUDE = """
 import runpy, sys, types
@@ -86,6 +109,12 @@ def test_each_is_listed_with_a_picture():
 def test_each_opens_without_missing_blocks_or_parameters():
     done = run("-c", LOAD, *(str(FOLDER / f"{name}.grc") for name in GRAPHS))
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_every_block_can_be_dropped_into_a_flowgraph_as_it_is():
+    done = run("-c", DROP)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert f"{len(list((ROOT / 'grc').glob('*.block.yml')))} blocks" in done.stdout
 
 
 def test_each_compiles_into_a_program_that_shows_its_options(compiled):

@@ -23,8 +23,8 @@ class Campaign:
     """What to run: ``receivers`` (registry names) on ``frames`` frames of each of the ``points``.
 
     All points share the seed's payloads, channels and noise shapes (common random numbers). ``books`` splits the frames over that many
-    pilot books, seeds ``pilot_seed``, ``pilot_seed + 1``, ...: figures then do not hang on one book. ``calibrate`` sets the threshold of each
-    activity detector that has one, on that many frames of another seed; it changes nothing in the frames that are counted.
+    pilot books, seeds ``pilot_seed``, ``pilot_seed + 1``, ...: figures then do not hang on one book. ``calibrate`` sets the threshold of
+    each activity detector that has one, on that many frames of another seed; it changes nothing in the frames that are counted.
     """
 
     points: Sequence[SystemConfig]

@@ -2,6 +2,8 @@
 
 A listener counts what is lost (gaps in the sequence numbers) and what is bad (anything that is not a message), and says so when nothing
 good has come for ``timeout_s``. Its memory is bounded by ``high_water_mark`` messages of at most ``max_bytes``.
+One thing libzmq does not bound: a message of endlessly many parts. No publisher sends one, but a malicious peer could: connect to
+publishers on machines that you trust.
 """
 
 from __future__ import annotations

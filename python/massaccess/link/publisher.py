@@ -68,11 +68,13 @@ class Publisher:
     def send(self, arrays: Mapping[str, np.ndarray], metadata: Metadata, *, timeout_s: float | None = None) -> bool:
         """Sends one message; whether somebody gets it. In mode "push" it waits for room, up to ``timeout_s``: after False, send it again.
 
-        Raises ShapeError for arrays that do not fit a message.
+        Raises ShapeError for arrays that do not fit a message, if somebody listens.
         """
+        if self.mode == "pub" and not self.listening:
+            self.dropped += 1
+            return False
         taken = self._offer(wire.encode(arrays, metadata, sequence=self._sequence, stream=self.stream), timeout_s)
         self.sent += taken
-        self.dropped += not taken and self.mode == "pub"
         return taken
 
     def wait_for_listener(self, timeout_s: float) -> bool:
@@ -126,10 +128,10 @@ class Publisher:
         return self.sent + self.dropped
 
     def _offer(self, message: bytes, timeout_s: float | None) -> bool:
-        taken = self.listening if self.mode == "pub" else self._wait_for_room(timeout_s)
-        if taken or self.mode == "pub":
-            self._socket.send(message, zmq.DONTWAIT)
-        return taken
+        if self.mode == "push" and not self._wait_for_room(timeout_s):
+            return False
+        self._socket.send(message, zmq.DONTWAIT)
+        return True
 
     def _wait_for_room(self, timeout_s: float | None) -> bool:
         deadline = time.monotonic() + (math.inf if timeout_s is None else timeout_s)
