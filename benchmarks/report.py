@@ -60,7 +60,8 @@ def describe(document: dict[str, Any]) -> str:
     tuned = f", thresholds set on {document['calibrate']} other frames" if document["calibrate"] else ""
     return (
         f"{config['users']} users ({active}), {config['rows']}x{config['columns']} antennas, "
-        f"{config['pilot_kind']} pilots, {config['channel']}; {document['frames']} frames a point{books}, seed {document['seed']}{tuned}; massaccess {document['version']}."
+        f"{config['pilot_kind']} pilots, {config['channel']}; "
+        f"{document['frames']} frames a point{books}, seed {document['seed']}{tuned}; massaccess {document['version']}."
     )
 
 

@@ -99,6 +99,12 @@ class TestDescription:
         for side in ("inputs", "outputs"):
             assert all(port["optional"] for port in described(name).get(side, []) if port["domain"] == "message")
 
+    def test_hidden_ports_come_last(self, name):
+        """Companion numbers hidden ports as well, so one in the middle would shift the others."""
+        for side in ("inputs", "outputs"):
+            hidden = ["hide" in port for port in described(name).get(side, []) if port["domain"] == "stream"]
+            assert hidden == sorted(hidden)
+
     def test_choices_are_those_of_the_library(self, name):
         known = {"channel": list(CHANNELS), "modulation": list(MODULATIONS), "pilot_kind": list(PILOT_KINDS)}
         for item in described(name).get("parameters", []):

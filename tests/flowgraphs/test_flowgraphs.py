@@ -59,6 +59,7 @@ print(len(names), "blocks")
 for name in names:
     graph = platform.make_flow_graph()
     block = graph.new_block(name)
+    block.params["id"].set_value("block")
     block.rewrite()
     block.validate()
     bad = [(str(part), message) for part, message in block.iter_error_messages() if message != "Port is not connected."]

@@ -17,8 +17,8 @@ STATS_SECONDS = 0.5
 class meter(gr.hier_block2):
     """Error rates of a receiver, from the truth of `population` and `channel_simulator`.
 
-    In, with ``compare="all"``: sent samples [pilot_len + data_len, users], true channel [users, rows * columns], activity [users],
-    symbols [data_len, users], channel [users, rows * columns]. With ``"activity"``: sent samples and activity only.
+    In: sent samples [pilot_len + data_len, users] and activity [users]; with ``compare="all"`` also the true channel
+    [users, rows * columns], symbols [data_len, users] and channel [users, rows * columns].
     Items meet by their ``frame`` tags. A frame without an answer (dropped, rejected) counts as ``lost`` and not in the rates.
     Out, for displays, and may stay unconnected, one item a compared frame: users whose activity was decided wrongly; active users whose
     bits are not all right (only with ``"all"``). Message port ``stats``: the dictionary of `summary` twice a second.
@@ -62,7 +62,7 @@ class meter(gr.hier_block2):
         gr.hier_block2.__init__(self, "massaccess_meter", io_signature(inputs), io_signature(outputs))
         self._inner = []
         for port, signature in enumerate(inputs):
-            self._connect_input(port, signature, hold_frames if port < self._comparison.truths else 0)
+            self._connect_input(port, signature, hold_frames if port in self._comparison.truths else 0)
         for port, signature in enumerate(outputs):
             end = blocks.null_sink(item_bytes(signature))
             self._inner.append(end)
@@ -94,20 +94,18 @@ class Comparison(FrameBlock):
 
         ports = {
             "sent": item(np.complex64, config.frame_len, config.users),
-            "truth": item(np.complex64, config.users, config.antennas),
             "activity": item(np.float32, config.users),
         }
         if everything:
             ports |= {
+                "truth": item(np.complex64, config.users, config.antennas),
                 "symbols": item(np.complex64, config.data_len, config.users),
                 "channel": item(np.complex64, config.users, config.antennas),
             }
-        else:
-            del ports["truth"]
         self.signatures = list(ports.values()), [np.float32] * (2 if everything else 1)
         super().__init__("massaccess_comparison", *self.signatures)
         self._config, self._all = config, everything
-        self.truths = 2 if everything else 1  # the first ports carry the truth, the others the answers
+        self.truths, self._answers = ((0, 2), (1, 3, 4)) if everything else ((0,), (1,))  # ports
         self._held = [np.empty(0, np.int64) for _ in ports]
         self._lock = threading.Lock()
         self._tally = Tally()
@@ -128,8 +126,8 @@ class Comparison(FrameBlock):
     @guarded
     def general_work(self, input_items, output_items):
         indices = [self._indices(port, len(items)) for port, items in enumerate(input_items)]
-        truth = _common(indices[: self.truths])
-        answer = _common(indices[self.truths :])
+        truth = _common([indices[port] for port in self.truths])
+        answer = _common([indices[port] for port in self._answers])
         frames = _common([truth, answer])
         done = min(int(index[-1]) for index in indices)  # all that can meet up to here is at hand
         if len(frames) > len(output_items[0]):
@@ -158,7 +156,7 @@ class Comparison(FrameBlock):
     def _consume(self, port, index, count, frames):
         self._held[port] = index[count:]
         self.consume(port, count)
-        if port in (0, self.truths):  # one port of the truth, and one of the answers, stand for their kind
+        if port < 2:  # one port of the truth, and one of the answers, stand for their kind
             alone = count - int(np.isin(index[:count], frames).sum())
             if port == 0:
                 self._lost += alone
@@ -178,7 +176,7 @@ class Comparison(FrameBlock):
         active, symbols = (sent != 0).any(1), sent[:, config.pilot_len :]
         bits = constellation(config.modulation).decide(symbols.transpose(1, 2))
         if self._all:
-            truth, activity, found, channel = values[1:]
+            activity, truth, found, channel = values[1:]
             shape = (count, config.users, config.antennas)
             estimate = Estimate(activity, channel.reshape(shape), found.reshape(symbols.shape))
             frame = Frame(active, bits, symbols, truth.reshape(shape), int(frames[0]))

@@ -42,9 +42,9 @@ class uplink(gr.top_block):
         self.connect(received, self.receiver)
         self.connect(sent, (self.meter, 0))
         if compare == "all":
-            self.connect((self.channel, 1), (self.meter, 1))
-        for port in range(1 if compare == "activity" else 3):
-            self.connect((self.receiver, port), (self.meter, port + (1 if compare == "activity" else 2)))
+            self.connect((self.channel, 1), (self.meter, 2))
+        for port, into in ((0, 1),) if compare == "activity" else ((0, 1), (1, 3), (2, 4)):
+            self.connect((self.receiver, port), (self.meter, into))
         if record:
             self.recorder = sigmf_recorder(
                 record, **_parameters(sigmf_recorder, {**known, "adc_bits": config.adc_bits or 0}), seed=seed, overwrite=overwrite

@@ -31,34 +31,40 @@ class MmvAmp:
         """Estimate with ``activity`` [B N] and ``channel`` [B N M]; info: log_odds [B N], iterations [B], effective_noise_var [B]."""
         norm = torch.linalg.vector_norm(obs.pilots, dim=0)
         book = obs.pilots / norm
-        power = norm.square() if obs.user_gain is None else norm.square() * obs.user_gain
-        prior = BernoulliGaussian(obs.activity, power.expand(obs.frames, -1))
-        rx, load = obs.pilot_rx, obs.users / obs.pilot_len
-        x = rx.new_zeros(obs.frames, obs.users, obs.antennas)
-        residual = rx
-        used = torch.zeros(obs.frames, dtype=torch.long, device=rx.device)
-        moving = torch.ones(obs.frames, dtype=torch.bool, device=rx.device)
-        floor = obs.linear_noise_var
-        for _ in range(self.iterations):
-            sigma = _level(residual, floor)
-            mean, var = prior.moments(x + book.mH @ residual, sigma)
-            slope = (var / sigma.square()).mean(1)[:, None, None]
-            fresh = rx - book @ mean + load * slope * residual
-            change = (mean - x).abs().square().sum((1, 2)) / mean.abs().square().sum((1, 2)).clamp_min(1e-30)
-            keep = moving[:, None, None]
-            residual = torch.where(keep, self.damping * fresh + (1 - self.damping) * residual, residual)
-            x = torch.where(keep, self.damping * mean + (1 - self.damping) * x, x)
-            used += moving
-            moving = moving & (change > self.tolerance)
-            if not bool(moving.any()):
+        power = (norm.square() if obs.user_gain is None else norm.square() * obs.user_gain).expand(obs.frames, -1)
+        pseudo, sigma = obs.pilot_rx.new_zeros(obs.frames, obs.users, obs.antennas), power.new_zeros(obs.frames, 1)
+        used = torch.zeros(obs.frames, dtype=torch.long, device=power.device)
+        left = torch.arange(obs.frames, device=power.device)
+        rx, x, residual = obs.pilot_rx, torch.zeros_like(pseudo), obs.pilot_rx
+        for step in range(self.iterations + 1):
+            pseudo[left], sigma[left] = x + _times(book.mH, residual), _level(residual, obs.linear_noise_var)
+            if step == self.iterations:
                 break
-        sigma = _level(residual, floor)
-        pseudo = x + book.mH @ residual
+            mean, var = BernoulliGaussian(obs.activity, power[left]).moments(pseudo[left], sigma[left])
+            slope = obs.users / obs.pilot_len * (var / sigma[left].square()).mean(1)[:, None, None]
+            fresh = rx - _times(book, mean) + slope * residual
+            change = (mean - x).abs().square().sum((1, 2)) / mean.abs().square().sum((1, 2)).clamp_min(1e-30)
+            residual = torch.lerp(residual, fresh, self.damping)
+            x = torch.lerp(x, mean, self.damping)
+            used[left] += 1
+            moving = change > self.tolerance
+            if not bool(moving.all()):  # frames that have settled leave the batch, with their last pseudo-observation
+                settled = left[~moving]
+                pseudo[settled] = x[~moving] + _times(book.mH, residual[~moving])
+                sigma[settled] = _level(residual[~moving], obs.linear_noise_var)
+                left, rx, x, residual = left[moving], rx[moving], x[moving], residual[moving]
+            if not len(left):
+                break
+        prior = BernoulliGaussian(obs.activity, power)
         log_odds = prior.log_odds(pseudo, sigma)
         activity = torch.sigmoid(log_odds - self.threshold)
-        mean, _ = prior.moments(pseudo, sigma)
-        channel = mean / norm[:, None] * (activity > 0.5)[..., None]
+        channel = prior.moments(pseudo, sigma)[0] / norm[:, None] * (activity > 0.5)[..., None]
         return Estimate(activity, channel, info={"log_odds": log_odds, "iterations": used, "effective_noise_var": sigma[:, 0].square()})
+
+
+def _times(matrix: torch.Tensor, batch: torch.Tensor) -> torch.Tensor:
+    """matrix [I J] times every frame of batch [B J M], as one large product."""
+    return torch.einsum("ij,bjm->bim", matrix, batch)
 
 
 def _level(residual: torch.Tensor, floor: float) -> torch.Tensor:

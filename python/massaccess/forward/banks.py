@@ -1,4 +1,4 @@
-"""Writing and inspecting channel banks; reading is `channels.read_bank`."""
+"""Files of channels: reading, writing and inspecting them."""
 
 from __future__ import annotations
 
@@ -6,16 +6,83 @@ import hashlib
 import json
 import os
 import tempfile
+import zipfile
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ..errors import ConfigError, NotFiniteError, ShapeError
-from .channels import read_bank
+from ..errors import ConfigError, FormatError, NotFiniteError, ShapeError
 
 FLOOR = 1e-12  # eigenvalues below it are rounding: a bank with fewer channels than antennas has zeros
+
+
+def read_bank(path: str | Path) -> dict[str, Any]:
+    """A channel bank as `save_bank` takes it: h [n M] complex64, gain_db [n] float32, train, recipe.
+
+    The ``.npz`` file has ``h`` (complex [n, M], or real [n, M, 2]: real and imaginary parts), ``gain_db`` [n], and if it likes ``train``
+    (length of the training half, otherwise 0) and ``recipe`` (JSON text). Nothing is ever unpickled.
+    Raises ConfigError when there is no such file, FormatError when it is not a channel bank.
+    """
+    if not Path(path).is_file():
+        raise ConfigError(f"no channel bank at {path}: check the path, or make one with `massaccess channels generate --out FILE.npz`")
+    try:
+        with open(path, "rb") as stream, np.load(stream, allow_pickle=False) as stored:
+            arrays = {key: stored[key] for key in stored.files}
+    except (ValueError, OSError, EOFError, AttributeError, TypeError, RuntimeError, MemoryError, zipfile.BadZipFile, zlib.error) as error:
+        raise FormatError(
+            f"{path} is not a readable channel bank ({error}): copy it again whole, or remake it with plain arrays"
+        ) from error
+    return {name: check(arrays, path) for name, check in _CHECKS.items()}
+
+
+def _checked_h(arrays: dict[str, np.ndarray], path: str | Path) -> np.ndarray:
+    h = _required(arrays, "h", path)
+    if h.dtype.kind == "f" and h.ndim == 3 and h.shape[2] == 2:
+        h = np.ascontiguousarray(h, dtype=np.float32).view(np.complex64)[..., 0]
+    if h.dtype.kind != "c" or h.ndim != 2 or h.size == 0:
+        raise FormatError(f"h of {path} is {h.dtype} {list(h.shape)}: store complex [n, antennas], or real [n, antennas, 2]")
+    return _finite(h, np.complex64, "h", path)
+
+
+def _checked_gain(arrays: dict[str, np.ndarray], path: str | Path) -> np.ndarray:
+    gain_db, count = _required(arrays, "gain_db", path), len(arrays["h"])
+    if gain_db.dtype.kind not in "fiu" or gain_db.shape != (count,):
+        raise FormatError(f"gain_db of {path} is {gain_db.dtype} {list(gain_db.shape)}: store one real number per channel, [{count}]")
+    return _finite(gain_db, np.float32, "gain_db", path)
+
+
+def _checked_train(arrays: dict[str, np.ndarray], path: str | Path) -> int:
+    train, count = arrays.get("train", np.array(0)), len(arrays["h"])
+    if train.dtype.kind not in "iu" or train.ndim != 0 or not 0 <= int(train) <= count:
+        raise FormatError(f"train of {path} is {train.dtype} {train}: store one integer from 0 to {count}, the length of the training half")
+    return int(train)
+
+
+def _checked_recipe(arrays: dict[str, np.ndarray], path: str | Path) -> dict[str, Any]:
+    try:
+        return dict(json.loads(str(arrays.get("recipe", "{}"))))
+    except (TypeError, ValueError) as error:
+        raise FormatError(f"recipe of {path} is not a JSON object ({error}): store it with save_bank") from error
+
+
+def _required(arrays: dict[str, np.ndarray], key: str, path: str | Path) -> np.ndarray:
+    if key not in arrays:
+        raise FormatError(f"{path} has no array '{key}' (it has {', '.join(sorted(arrays)) or 'none'}): a channel bank needs h and gain_db")
+    return arrays[key]
+
+
+def _finite(values: np.ndarray, dtype: type, key: str, path: str | Path) -> np.ndarray:
+    with np.errstate(over="ignore"):  # a number beyond single precision becomes infinity and is refused like one
+        single: np.ndarray = values.astype(dtype)
+    if not np.isfinite(single).all():
+        raise FormatError(f"{key} of {path} holds NaN or infinity: drop those channels before storing the bank")
+    return single
+
+
+_CHECKS = {"h": _checked_h, "gain_db": _checked_gain, "train": _checked_train, "recipe": _checked_recipe}
 
 
 def save_bank(path: str | Path, h: np.ndarray, gain_db: np.ndarray, train: int, recipe: Mapping[str, Any], *, half: bool = True) -> Path:

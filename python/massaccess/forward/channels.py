@@ -7,23 +7,20 @@ Every model is a frozen dataclass with one method, ``draw``, and one attribute, 
 from __future__ import annotations
 
 import functools
-import json
 import math
 import os
-import zipfile
-import zlib
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from ..core import SystemConfig
-from ..errors import ConfigError, FormatError, ShapeError, unknown
+from ..errors import ConfigError, ShapeError, unknown
 from ..rng import complex_normal
+from .banks import read_bank
 
 DATA = Path(__file__).resolve().parent.parent / "data"
 SPLITS = ("train", "test")
@@ -161,7 +158,7 @@ class Bank:
 
     h [n M] complex64, gain_db [n] (each user's own gain before normalisation, for reference). The first ``train`` rows are the training
     half, the others the test half, and only the half that ``split`` names is ever drawn. ``covariance`` is the mean of h h^H over the
-    training half, whichever is drawn: what a base station learns beforehand. It is ``None`` without a training half.
+    training half, whichever is drawn: what a base station learns beforehand. Without a training half it is ``assumed``, or ``None``.
 
     >>> bank = Bank(torch.eye(6, dtype=torch.complex64), torch.zeros(6), train=3)
     >>> channel, _ = bank.draw(1, 3, generator=torch.Generator().manual_seed(0))
@@ -174,6 +171,7 @@ class Bank:
     train: int = 0
     split: str = "test"
     name: str = "bank"
+    assumed: Tensor | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         if self.h.ndim != 2 or not self.h.is_complex() or self.gain_db.shape != self.h.shape[:1]:
@@ -208,7 +206,7 @@ class Bank:
     @functools.cached_property
     def covariance(self) -> Tensor | None:
         half = self.h[: self.train]
-        return half.T @ half.conj() / self.train if self.train else None
+        return half.T @ half.conj() / self.train if self.train else self.assumed
 
     def draw(self, frames: int, users: int, *, generator: torch.Generator) -> tuple[Tensor, Tensor | None]:
         """Distinct channels within a frame, each turned by a random phase of its own; gains are normalised away, so ``None``."""
@@ -222,72 +220,6 @@ class Bank:
         return rows.to(device)[index] * torch.polar(torch.ones_like(turn), turn), None
 
 
-def read_bank(path: str | Path) -> dict[str, Any]:
-    """A channel bank as `banks.save_bank` takes it: h [n M] complex64, gain_db [n] float32, train, recipe.
-
-    The ``.npz`` file has ``h`` (complex [n, M], or real [n, M, 2]: real and imaginary parts), ``gain_db`` [n], and if it likes ``train``
-    (length of the training half, otherwise 0) and ``recipe`` (JSON text). Nothing is ever unpickled.
-    Raises ConfigError when there is no such file, FormatError when it is not a channel bank.
-    """
-    if not Path(path).is_file():
-        raise ConfigError(f"no channel bank at {path}: check the path, or make one with `massaccess channels generate --out FILE.npz`")
-    try:
-        with open(path, "rb") as stream, np.load(stream, allow_pickle=False) as stored:
-            arrays = {key: stored[key] for key in stored.files}
-    except (ValueError, OSError, EOFError, AttributeError, TypeError, RuntimeError, MemoryError, zipfile.BadZipFile, zlib.error) as error:
-        raise FormatError(
-            f"{path} is not a readable channel bank ({error}): copy it again whole, or remake it with plain arrays"
-        ) from error
-    return {name: check(arrays, path) for name, check in _CHECKS.items()}
-
-
-def _checked_h(arrays: dict[str, np.ndarray], path: str | Path) -> np.ndarray:
-    h = _required(arrays, "h", path)
-    if h.dtype.kind == "f" and h.ndim == 3 and h.shape[2] == 2:
-        h = np.ascontiguousarray(h, dtype=np.float32).view(np.complex64)[..., 0]
-    if h.dtype.kind != "c" or h.ndim != 2 or h.size == 0:
-        raise FormatError(f"h of {path} is {h.dtype} {list(h.shape)}: store complex [n, antennas], or real [n, antennas, 2]")
-    return _finite(h, np.complex64, "h", path)
-
-
-def _checked_gain(arrays: dict[str, np.ndarray], path: str | Path) -> np.ndarray:
-    gain_db, count = _required(arrays, "gain_db", path), len(arrays["h"])
-    if gain_db.dtype.kind not in "fiu" or gain_db.shape != (count,):
-        raise FormatError(f"gain_db of {path} is {gain_db.dtype} {list(gain_db.shape)}: store one real number per channel, [{count}]")
-    return _finite(gain_db, np.float32, "gain_db", path)
-
-
-def _checked_train(arrays: dict[str, np.ndarray], path: str | Path) -> int:
-    train, count = arrays.get("train", np.array(0)), len(arrays["h"])
-    if train.dtype.kind not in "iu" or train.ndim != 0 or not 0 <= int(train) <= count:
-        raise FormatError(f"train of {path} is {train.dtype} {train}: store one integer from 0 to {count}, the length of the training half")
-    return int(train)
-
-
-def _checked_recipe(arrays: dict[str, np.ndarray], path: str | Path) -> dict[str, Any]:
-    try:
-        return dict(json.loads(str(arrays.get("recipe", "{}"))))
-    except (TypeError, ValueError) as error:
-        raise FormatError(f"recipe of {path} is not a JSON object ({error}): store it with save_bank") from error
-
-
-def _required(arrays: dict[str, np.ndarray], key: str, path: str | Path) -> np.ndarray:
-    if key not in arrays:
-        raise FormatError(f"{path} has no array '{key}' (it has {', '.join(sorted(arrays)) or 'none'}): a channel bank needs h and gain_db")
-    return arrays[key]
-
-
-def _finite(values: np.ndarray, dtype: type, key: str, path: str | Path) -> np.ndarray:
-    with np.errstate(over="ignore"):  # a number beyond single precision becomes infinity and is refused like one
-        single: np.ndarray = values.astype(dtype)
-    if not np.isfinite(single).all():
-        raise FormatError(f"{key} of {path} holds NaN or infinity: drop those channels before storing the bank")
-    return single
-
-
-_CHECKS = {"h": _checked_h, "gain_db": _checked_gain, "train": _checked_train, "recipe": _checked_recipe}
-
-
 @dataclass(frozen=True)
 class Entry:
     """One line of `CHANNELS`: what a name stands for, where it comes from, and how it is made from (config, split)."""
@@ -297,14 +229,15 @@ class Entry:
     make: Callable[[SystemConfig, str], Any] = field(repr=False)
 
 
-def _shipped(stem: str) -> Callable[[SystemConfig, str], ChannelModel]:
+def _shipped(stem: str, *, assumed: str = "") -> Callable[[SystemConfig, str], ChannelModel]:
     def make(config: SystemConfig, split: str) -> ChannelModel:
         if (config.rows, config.columns) != SHIPPED_GRID:
             raise ShapeError(
                 f"the shipped bank {stem} is for an 8x8 array but this one is {config.rows}x{config.columns}: pass rows=8, columns=8, "
                 "or make a bank with `massaccess channels generate --rows R --columns C`"
             )
-        return _load_bank(DATA / f"{stem}.npz", split)
+        bank = _load_bank(DATA / f"{stem}.npz", split)
+        return replace(bank, assumed=_load_bank(DATA / f"{assumed}.npz", split).covariance) if assumed else bank
 
     return make
 
@@ -327,9 +260,9 @@ CHANNELS: dict[str, Entry] = {
         _shipped("uma_nlos_8x8"),
     ),
     "florence": Entry(
-        "shipped bank: ray-traced old town, 8x8 array, 3.5 GHz; for tests, never for training",
+        "shipped bank: ray-traced old town, 8x8 array, 3.5 GHz; receivers know the covariance of uma, not of this city",
         "Sionna RT, scene Florence",
-        _shipped("florence_8x8"),
+        _shipped("florence_8x8", assumed="uma_nlos_8x8"),
     ),
 }
 

@@ -35,8 +35,8 @@ class Coherent:
     Detection counts the channel error as noise, beam by beam (P1's "Iter LMMSE+OAMP" carries R_Delta the same way); estimation takes the
     posterior means of the symbols as additional pilots, whose rows are noisier in each beam by the symbols' posterior variances times the
     users' powers there. A frame stops after ``rounds`` repetitions, or earlier once its symbols move by less than ``tolerance`` (mean
-    square change of the posterior means). ``detector`` works inside the rounds, ``final`` (default: the same) gives the answer: many rounds of
-    few detector steps lock fewer wrong symbols in than few rounds of many.
+    square change of the posterior means). ``detector`` works inside the rounds, ``final`` (default: the same) gives the answer: many
+    rounds of few detector steps lock fewer wrong symbols in than few rounds of many.
     ``use_cov=False`` leaves the array covariance aside: LMMSE with the identity.
     """
 
