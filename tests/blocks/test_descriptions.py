@@ -57,6 +57,24 @@ def test_import_is_quick_and_without_torch():
     assert subprocess.run([sys.executable, "-c", program], env={"PYTHONPATH": str(ROOT / "python")}).returncode == 0
 
 
+@pytest.mark.parametrize("name", sorted(set(DESCRIPTIONS) - {"supervisor"}))  # that one takes the flowgraph itself
+class TestParameters:
+    def test_parameters_are_those_of_the_class(self, name):
+        found, parameters = described(name), signature(name)
+        assert [item["id"] for item in found["parameters"]] == list(parameters)
+        made = re.findall(r"(\w+)=\$\{\s*(\w+)\s*\}", found["templates"]["make"])
+        assert made == [(item, item) for item in parameters]
+
+    def test_defaults_are_those_of_the_class(self, name):
+        parameters = signature(name)
+        for item in described(name)["parameters"]:
+            if item["id"] in OWN_DEFAULTS.get(name, ()):
+                continue
+            default = item["default"]
+            value = default if item["dtype"] in ("string", "file_open", "file_save") else ast.literal_eval(str(default))
+            assert value == (parameters[item["id"]] if parameters[item["id"]] is not None else {}), item["id"]
+
+
 @pytest.mark.parametrize("name", sorted(DESCRIPTIONS))
 class TestDescription:
     def test_says_who_it_is(self, name):
@@ -65,25 +83,6 @@ class TestDescription:
         assert found["category"].startswith("[MassAccess]/")
         assert found["flags"] == ["python"]
         assert found["file_format"] == 1
-
-    def test_parameters_are_those_of_the_class(self, name):
-        if name == "supervisor":
-            pytest.skip("takes the flowgraph")
-        found, parameters = described(name), signature(name)
-        assert [item["id"] for item in found["parameters"]] == list(parameters)
-        made = re.findall(r"(\w+)=\$\{\s*(\w+)\s*\}", found["templates"]["make"])
-        assert made == [(item, item) for item in parameters]
-
-    def test_defaults_are_those_of_the_class(self, name):
-        if name == "supervisor":
-            pytest.skip("takes the flowgraph")
-        parameters = signature(name)
-        for item in described(name)["parameters"]:
-            if item["id"] in OWN_DEFAULTS.get(name, ()):
-                continue
-            default = item["default"]
-            value = default if item["dtype"] in ("string", "file_open", "file_save") else ast.literal_eval(str(default))
-            assert value == (parameters[item["id"]] if parameters[item["id"]] is not None else {}), item["id"]
 
     def test_documentation_names_everything(self, name):
         found = described(name)

@@ -182,6 +182,18 @@ def test_frame_numbers_are_kept_and_an_untagged_stream_counts_from_0(cell, confi
     assert tb.frames() == [70, 71, 72, 90, 91]
 
 
+def test_tags_are_handed_on_with_their_frame(cell, config):
+    """Also those of a rejected frame, which go on with the frame after it; and the first answer says who made it."""
+    samples = received(config, 8)
+    samples[3, 0] = np.nan
+    marks = [mark(3, "rx_freq", pmt.from_double(3.5e9)), mark(5, "calibration", pmt.intern("cal-1"))]
+    tb = Stream(samples, cell(massaccess.receiver, receiver="energetic"), marks)
+    massaccess.run(tb)
+    told = {(str(tag.key), tag.offset) for tag in tb.activity.tags() if str(tag.key) != "frame"}
+    assert tb.frames() == [0, 1, 2, 4, 5, 6, 7]
+    assert told == {("noise_var", 0), ("receiver", 0), ("version", 0), ("rx_freq", 3), ("calibration", 4)}
+
+
 def test_without_a_noise_variance_the_flowgraph_ends_with_a_reason(cell, config):
     tb = Stream(received(config, 5), cell(massaccess.receiver, receiver="energetic"), noise_tag=False)
     with pytest.raises(BlockFailure, match="pass noise_var, or tag"):

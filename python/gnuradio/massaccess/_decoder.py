@@ -34,11 +34,12 @@ class Side(NamedTuple):
 
 
 class Entry(NamedTuple):
-    """A frame that waits: number, side information, samples [T * M] complex64."""
+    """A frame that waits: number, side information, samples [T * M] complex64, and the other tags that came with it, (key, value)."""
 
     frame: int
     side: Side
     samples: np.ndarray
+    tags: tuple = ()
 
 
 class FrameQueue:
@@ -72,10 +73,15 @@ class FrameQueue:
             self._entries.extend(entries)
             surplus = len(self._entries) - self.capacity
             for _ in range(max(surplus, 0)):
-                self._entries.popleft()
-                self.dropped += 1
+                self._forget(self._entries.popleft())
             self._touched = time.monotonic()
             self._changed.notify_all()
+
+    def _forget(self, entry):
+        """Counts a dropped frame; what its tags said goes on with the frame after it."""
+        self.dropped += 1
+        if entry.tags:
+            self._entries[0] = self._entries[0]._replace(tags=entry.tags + self._entries[0].tags)
 
     def take(self):
         """The next batch, an empty one after a moment's wait, or ``None`` when the writer has closed and all is taken."""
@@ -135,6 +141,7 @@ class Intake(FrameBlock):
         super().__init__("massaccess_intake", in_sig=[signature])
         self._queue, self._book = queue, book
         self._fixed, self._tagged = side, {}
+        self._carried = ()  # tags of rejected frames, for the next good one
         self.rejected = 0
 
     def set_side(self, **known):
@@ -150,10 +157,16 @@ class Intake(FrameBlock):
             return 0
         samples = input_items[0][:count].reshape(count, -1)
         finite = np.isfinite(samples.view(np.float32).sum(1, dtype=np.float64))
-        sides = self._sides(count)
+        told = self._told(count)
         indices = self.frame_indices(0, count)
         self.rejected += int(count - finite.sum())
-        self._queue.put([Entry(int(indices[row]), sides[row], samples[row].copy()) for row in np.flatnonzero(finite)])
+        entries = []
+        for row, (side, tags) in enumerate(told):
+            self._carried += tags
+            if finite[row]:
+                entries.append(Entry(int(indices[row]), side, samples[row].copy(), self._carried))
+                self._carried = ()
+        self._queue.put(entries)
         self.consume(0, count)
         return 0
 
@@ -165,22 +178,23 @@ class Intake(FrameBlock):
         self._queue.close()
         return True
 
-    def _sides(self, count):
-        """Side information of each of ``count`` frames at hand: tags hold until they are said anew."""
-        tags, start, sides = deque(self.tags(0, count)), self.nitems_read(0), []
+    def _told(self, count):
+        """(side information, tags to hand on) of each of ``count`` frames at hand: what tags say holds until they say otherwise."""
+        tags, start, told = deque(self.tags(0, count)), self.nitems_read(0), []
         for row in range(count):
-            gain = None
+            gain, others = None, ()
             while tags and tags[0].offset == start + row:
                 tag = tags.popleft()
                 key = str(tag.key)
+                others += ((key, tag.value),) if key not in ("frame", "user_gain") else ()
                 if key == "user_gain":
                     gain = np.array(pmt.f32vector_elements(tag.value), np.float32).tobytes()
                 elif key == "pilot_book":
                     self._check_book(str(tag.value))
                 elif key in ("noise_var", "adc_bits", "adc_scale"):
                     self._tagged[key] = pmt.to_python(tag.value)
-            sides.append(self._side(gain))
-        return sides
+            told.append((self._side(gain), others))
+        return told
 
     def _side(self, gain):
         fixed, tagged = self._fixed, self._tagged
@@ -203,10 +217,11 @@ class Intake(FrameBlock):
 
 
 class Answer(NamedTuple):
-    """Results of a batch: frames, activity [B N], symbols [B D*N] and channel [B N*M] or None, active [B N], payload [B N bytes] with its
-    check ok [B N]."""
+    """Results of a batch: frames with the tags to hand on, activity [B N], symbols [B D*N] and channel [B N*M] or None, active [B N],
+    payload [B N bytes] with its check ok [B N]."""
 
     frames: list
+    tags: list
     activity: np.ndarray
     symbols: np.ndarray | None
     channel: np.ndarray | None
@@ -263,7 +278,7 @@ class Engine:
         draw = generator(self._seed, "receiver", entries[0].frame // self._max_batch * self._max_batch, device=self._device)
         with torch.inference_mode():
             estimate = self._receiver(self._observe(entries).to(self._device), generator=draw)
-            return self._answer([entry.frame for entry in entries], estimate)
+            return self._answer(entries, estimate)
 
     def _observe(self, entries):
         import torch
@@ -285,14 +300,15 @@ class Engine:
             channel_cov=self._covariance,
         )
 
-    def _answer(self, frames, estimate):
+    def _answer(self, entries, estimate):
+        frames, tags = [entry.frame for entry in entries], [entry.tags for entry in entries]
         active, activity = estimate.active.cpu(), estimate.activity.float().cpu().numpy()
         if self.activity_only:
-            return Answer(frames, activity, None, None, active.numpy(), None, None)
+            return Answer(frames, tags, activity, None, None, active.numpy(), None, None)
         symbols = estimate.symbols.cpu()
         payload, ok = self.population.framing.decode(self.population.constellation.decide(symbols.transpose(1, 2)))
         flat = [value.reshape(len(frames), -1).numpy() for value in (symbols, estimate.channel.cpu())]
-        return Answer(frames, activity, *flat, active.numpy(), payload.numpy(), (ok & active).numpy())
+        return Answer(frames, tags, activity, *flat, active.numpy(), payload.numpy(), (ok & active).numpy())
 
 
 class Decoder(FrameBlock):
@@ -308,7 +324,7 @@ class Decoder(FrameBlock):
         self._frames = self._active = self._packets = 0
         self._seconds = 0.0
         self._published = time.monotonic()
-        self._tagged_name = self._warned = False
+        self._signed = self._warned = False
         for port in ("packets", "active", "stats"):
             self.message_port_register_out(pmt.intern(port))
 
@@ -397,13 +413,23 @@ class Decoder(FrameBlock):
                 )
                 for row in range(first, last):
                     self.tag(port, done + row - first, "frame", pmt.from_uint64(answer.frames[row]))
+                    for key, told in answer.tags[row]:
+                        self.tag(port, done + row - first, key, told)
             done += last - first
             if last < len(answer.frames):
                 self._pending.appendleft((last, answer))
-        if done and not self._tagged_name:
-            self._tagged_name = True
-            self.tag(0, 0, "receiver", self._engine.name)
+        if done and not self._signed:
+            self._signed = True
+            self._sign(len(output_items))
         return done
+
+    def _sign(self, ports):
+        """Tags the first answer with what made it."""
+        from massaccess import __version__
+
+        for port in range(ports):
+            self.tag(port, 0, "receiver", self._engine.name)
+            self.tag(port, 0, "version", __version__)
 
     def _publish_packets(self, answer):
         port = pmt.intern("packets")

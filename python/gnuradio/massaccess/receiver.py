@@ -11,6 +11,7 @@ class receiver(gr.hier_block2):
 
     Out, one item a decoded frame, numbered by tag ``frame``: activity [users] float, symbols [data_len, users], channel
     [users, rows * columns]. A frame that is rejected (NaN, infinity) or dropped leaves a gap in the numbers.
+    Other tags of the frames are handed on; the first answer is tagged with ``receiver`` and ``version``.
     Message ports: ``packets``, a PDU for each payload whose CRC holds (dictionary with frame, user, activity, receiver); ``active``, a PDU
     for each frame (dictionary with frame, receiver; s32vector of users); ``stats``, a dictionary of counters twice a second.
 
