@@ -22,7 +22,8 @@ KINDS = ("activity", "coherent", "joint", "genie")
 
 @dataclass(frozen=True)
 class Entry:
-    """target "module:Class", imported on demand; ``parts`` are constructor arguments that are themselves targets, or (target, options)."""
+    """target "module:Class", imported on demand, or the registry name that a role stands for; ``parts`` are constructor arguments that are
+    themselves targets, or (target, options)."""
 
     target: str
     kind: str
@@ -45,7 +46,7 @@ _ITERATIVE_EP = {"estimator": _LMMSE, "detector": _EP_STEP, "final": _EP}
 ROUNDS = 12
 
 RECEIVERS: dict[str, Entry] = {
-    "activity": Entry("activity.covariance:Covariance", "activity", "the default activity detector; today: covariance", "this toolkit"),
+    "activity": Entry("covariance", "activity", "the default activity detector; today: covariance", "this toolkit"),
     "covariance": Entry(
         "activity.covariance:Covariance",
         "activity",
@@ -74,11 +75,7 @@ RECEIVERS: dict[str, Entry] = {
         _COHERENT, "coherent", "LMMSE estimation and EP detection in turns", "this toolkit", _ITERATIVE_EP, {"rounds": ROUNDS}
     ),
     "jcedd": Entry(
-        "receivers.two_stage:TwoStage",
-        "joint",
-        "the default coherent receiver; today: covariance+iterative-lmmse-ep",
-        "this toolkit",
-        {"detector": "activity.covariance:Covariance", "coherent": (_COHERENT, {**_ITERATIVE_EP, "rounds": ROUNDS})},
+        "covariance+iterative-lmmse-ep", "joint", "the default coherent receiver; today: covariance+iterative-lmmse-ep", "this toolkit"
     ),
     "perfect-data-ls": Entry(_DATA, "genie", "least squares, all symbols known", "bound", {"estimator": _LS}),
     "perfect-data-lmmse": Entry(_DATA, "genie", "LMMSE, all symbols known", "bound", {"estimator": _LMMSE}),
@@ -112,7 +109,9 @@ def create(name: str, **options: Any) -> Any:
     found = entry(name)
     first, plus, second = name.partition("+")
     if not plus:
-        return _build(found.target, {**found.parts}, {**found.options, **options}, name)
+        if ":" not in found.target:
+            return create(found.target, **options)
+        return _build(found, {**found.options, **options}, name)
     detector_options = options.pop("detector_options", {})
     coherent = create(second, **options)
     if first == GENIE_ACTIVITY:
@@ -120,21 +119,18 @@ def create(name: str, **options: Any) -> Any:
     return _class("receivers.two_stage:TwoStage")(create(first, **detector_options), coherent)
 
 
-def _build(target: str, parts: Mapping[str, Any], options: Mapping[str, Any], name: str) -> Any:
-    made = {key: _part(value, name) for key, value in parts.items()}
-    known = [item.name for item in dataclasses.fields(_class(target))]
+def _build(found: Entry, options: Mapping[str, Any], name: str) -> Any:
+    made = {key: _part(value) for key, value in found.parts.items()}
+    known = [item.name for item in dataclasses.fields(_class(found.target)) if item.name not in made]
     for option in options:
         if option not in known:
             raise unknown(f"option of {name}", option, known)
-    return _class(target)(**{**made, **options})
+    return _class(found.target)(**made, **options)
 
 
-def _part(value: Any, name: str) -> Any:
-    if isinstance(value, str):
-        return _class(value)()
-    target, arguments = value
-    parts = {key: item for key, item in arguments.items() if isinstance(item, str | tuple)}
-    return _build(target, parts, {key: item for key, item in arguments.items() if key not in parts}, name)
+def _part(value: str | tuple[str, Mapping[str, Any]]) -> Any:
+    target, options = (value, {}) if isinstance(value, str) else value
+    return _class(target)(**options)
 
 
 def _class(target: str) -> Any:
