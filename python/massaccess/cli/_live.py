@@ -38,8 +38,8 @@ class Outcome:
     interrupted: bool
 
 
-def watch(run: Callable[..., None], tb: Any, title: str, facts: Callable[[], Mapping[str, Any]]) -> Outcome:
-    """Runs ``tb`` with ``run`` (of `gnuradio.massaccess`), and shows ``facts()`` on standard error where that is a terminal.
+def watch(run: Callable[..., None], tb: Any, title: str, facts: Callable[[float], Mapping[str, Any]]) -> Outcome:
+    """Runs ``tb`` with ``run`` (of `gnuradio.massaccess`), and shows ``facts(seconds so far)`` on standard error where that is a terminal.
 
     Ctrl-C, and SIGTERM alike, end it in good order. A block that fails raises BlockFailure.
     """
@@ -52,7 +52,7 @@ def watch(run: Callable[..., None], tb: Any, title: str, facts: Callable[[], Map
         nonlocal last
         if shown and time.monotonic() - last > REFRESH_SECONDS:
             last = time.monotonic()
-            shown.update(_progress(title, facts(), last - began), refresh=True)
+            shown.update(_progress(title, facts(last - began), last - began), refresh=True)
 
     restore = _terminate_like_interrupt()
     try:
@@ -85,6 +85,18 @@ def _progress(title: str, facts: Mapping[str, Any], seconds: float) -> Table:
     for name, value in facts.items():
         shown.add_row(name, _number(value))
     return shown
+
+
+def counters(stats: Mapping[str, Any], expected: int, seconds: float) -> dict[str, Any]:
+    """What every flowgraph shows while it runs; ``expected`` frames, 0: no end."""
+    done = stats["frames"]
+    return {
+        "frames": f"{done} of {expected}" if expected else str(done),
+        "frames per second": done / max(seconds, 1e-3),
+        "active users per frame": stats["active"] / max(done, 1),
+        "packets": stats["packets"],
+        **{name: stats[name] for name in ("dropped", "rejected", "queue")},
+    }
 
 
 def final_table(title: str, streaming: Mapping[str, Any], rates: Mapping[str, Any]) -> Table:

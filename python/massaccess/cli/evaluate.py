@@ -114,7 +114,7 @@ def table(rows: list[dict[str, Any]]) -> Table:
         shown.add_column(name, justify="left" if name == "receiver" else "right", no_wrap=True)
     for row in rows:
         cells = [row["receiver"], f"{row['snr_db']:g}", str(row["pilots"]), *(_rate(row, name) for name in rates)]
-        cells += [("" if row["nmse_db"] is None else f"{row['nmse_db']:.2f}")] if nmse else []
+        cells += [("" if row["nmse_db"] is None or row["nmse_db"] < -100 else f"{row['nmse_db']:.2f}")] if nmse else []
         shown.add_row(*cells, f"{1e3 * row['seconds_per_frame']:.2f}")
     return shown
 

@@ -11,7 +11,7 @@ from rich.console import Console
 from ..errors import MassaccessError
 from ..link.recording import open_recording
 from ._json import write_json
-from ._live import explain, final_table, finish, labelled, streaming_facts, watch
+from ._live import counters, explain, final_table, finish, labelled, streaming_facts, watch
 from .run import blocks, document, headline, streaming_options
 
 
@@ -31,7 +31,7 @@ def command(capture: Path, seed: int | None, no_hash: bool, salvage: bool, json_
     seed = seed if seed is not None else recording.seed or 0
     tb = radio.capture(capture, name, seed=seed, check_hash=False, salvage=salvage, **options)
     try:
-        outcome = watch(radio.run, tb, f"{name}, {capture.name}", lambda: _progress(tb, len(recording)))
+        outcome = watch(radio.run, tb, f"{name}, {capture.name}", lambda seconds: counters(tb.receiver.stats(), len(recording), seconds))
     except MassaccessError as error:
         raise explain(error, traceback) from error
     facts = streaming_facts(tb.receiver.stats(), outcome, tb.receiver.digest(), len(recording))
@@ -40,13 +40,3 @@ def command(capture: Path, seed: int | None, no_hash: bool, salvage: bool, json_
     if json_path is not None:
         write_json(json_path, document(recording.config, seed, facts, {}))
     finish(outcome)
-
-
-def _progress(tb: Any, frames: int) -> dict[str, Any]:
-    stats = tb.receiver.stats()
-    return {
-        "frames": f"{stats['frames']} of {frames}",
-        "packets": stats["packets"],
-        "dropped": stats["dropped"],
-        "rejected": stats["rejected"],
-    }

@@ -13,7 +13,7 @@ from .. import __version__
 from ..core import SystemConfig
 from ..errors import MassaccessError
 from ._json import json_option, write_json
-from ._live import RATES, explain, final_table, finish, labelled, streaming_facts, watch
+from ._live import RATES, counters, explain, final_table, finish, labelled, streaming_facts, watch
 from ._system import configure, system_options
 
 
@@ -70,7 +70,9 @@ def command(config_path: Path | None, json_path: Path | None, traceback: bool, *
     name, frames, seed = options.pop("receiver"), options["frames"], options["seed"]
     tb = radio.uplink(config, name, **options)
     try:
-        outcome = watch(radio.run, tb, f"{name}, {config.users} users, {config.antennas} antennas", lambda: progress(tb, frames))
+        outcome = watch(
+            radio.run, tb, f"{name}, {config.users} users, {config.antennas} antennas", lambda seconds: progress(tb, frames, seconds)
+        )
     except MassaccessError as error:
         raise explain(error, traceback) from error
     rates = tb.meter.summary()
@@ -94,13 +96,11 @@ def blocks() -> Any:
     return massaccess
 
 
-def progress(tb: Any, frames: int) -> dict[str, Any]:
+def progress(tb: Any, frames: int, seconds: float) -> dict[str, Any]:
     """What the display shows while the flowgraph runs."""
-    stats, summary = tb.receiver.stats(), tb.meter.summary()
-    done = stats["frames"]
-    shown = {"frames": f"{done} of {frames}" if frames else str(done), "active users per frame": stats["active"] / max(done, 1)}
-    shown |= {"dropped": stats["dropped"], "rejected": stats["rejected"], "queue": stats["queue"]}
-    return shown | {RATES[name]: summary[name] for name in ("aep", "ser", "fer") if summary.get(name) is not None}
+    summary = tb.meter.summary()
+    rates = {name: summary[name] for name in ("aep", "ser", "fer") if summary.get(name) is not None}
+    return {**counters(tb.receiver.stats(), frames, seconds), **{RATES[name]: rate for name, rate in rates.items()}}
 
 
 def headline(config: SystemConfig) -> str:
