@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 import torch
@@ -95,6 +96,7 @@ def _averaged_log_odds(problem: _Problem, power: Tensor, shape: float) -> Tensor
     return torch.logsumexp(evidence + weights.to(power).log(), -1) - problem.log_odds_against
 
 
+@cache
 def _gamma_quadrature(shape: float, count: int = 64) -> tuple[Tensor, Tensor]:
     """Nodes and weights [count] for averages over Gamma(shape) of mean 1, equally spaced in its quantiles' logarithms."""
     from scipy.stats import gamma
