@@ -14,3 +14,5 @@ coherent=ls-zf,lmmse-lmmse,iterative-lmmse-oamp,iterative-lmmse-ep,perfect-data-
 known=(--users 12 --active-users 12 --pilots 15 --data 50 --snr-db 0,2,4,6,8,10,12,14,16 --receivers "$coherent" --frames 4000)
 evaluate coherent-rayleigh --channel rayleigh "${known[@]}"
 evaluate coherent-uma --channel uma "${known[@]}"
+
+python "$here/../report.py" "$here"

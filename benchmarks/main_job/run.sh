@@ -7,6 +7,6 @@ for channel in uma florence; do
     massaccess evaluate --receivers jcedd,perfect-activity+iterative-lmmse-ep,perfect-csi-ep --channel "$channel" --frames 20000 --seed 1 \
         --json "$here/evaluate-$channel.json"
 done
-massaccess run --frames 10000 --seed 2 --json "$here/memory-10000.json"
-massaccess run --frames 100000 --seed 2 --json "$here/memory-100000.json"
+massaccess run --frames 10000 --seed 2 --threads 1 --json "$here/memory-10000.json"
+massaccess run --frames 100000 --seed 2 --threads 1 --json "$here/memory-100000.json"
 python "$here/../speed/main_job.py" >"$here/breakdown.json"
