@@ -41,9 +41,9 @@ _LS, _LMMSE = "estimation.ls:LeastSquares", "estimation.lmmse:Lmmse"
 _ZF, _LMMSE_DD = "detection.linear:ZeroForcing", "detection.linear:LmmseDetector"
 _OAMP, _EP = "detection.oamp:Oamp", "detection.ep:ExpectationPropagation"
 _COHERENT, _DATA, _CSI = "receivers.coherent:Coherent", "receivers.genie:PerfectData", "receivers.genie:PerfectCsi"
-_EP_STEP = (_EP, {"rounds": 2, "damping": 0.9})
+_EP_STEP = (_EP, {"rounds": 2, "damping": 0.2})
 _ITERATIVE_EP = {"estimator": _LMMSE, "detector": _EP_STEP, "final": _EP}
-ROUNDS = 12
+ROUNDS = 24
 
 RECEIVERS: dict[str, Entry] = {
     "activity": Entry("covariance", "activity", "the default activity detector; today: covariance", "this toolkit"),

@@ -44,7 +44,7 @@ class Coherent:
     detector: Detector
     final: Detector | None = None
     rounds: int = 0
-    tolerance: float = 1e-4
+    tolerance: float = 1e-5
     use_cov: bool = True
 
     def __call__(self, obs: Observation, *, active: Tensor | None = None, generator: torch.Generator | None = None) -> Estimate:
