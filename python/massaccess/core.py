@@ -19,6 +19,8 @@ Conventions, stated here once:
 from __future__ import annotations
 
 import dataclasses
+import math
+import numbers
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -32,6 +34,7 @@ from torch import Tensor
 from .errors import ConfigError, NotFiniteError, ShapeError, unknown
 
 SNR_CONVENTIONS = ("received", "per-user")
+MAX_SNR_DB = 300.0  # beyond it, powers leave the range of single precision
 EMPTY: Mapping[str, Any] = MappingProxyType({})
 
 
@@ -67,6 +70,8 @@ class SystemConfig:
     chain_phase_deg: float = 0.0
 
     def __post_init__(self) -> None:
+        for item in dataclasses.fields(self):
+            _check_type(item.name, getattr(self, item.name), str(item.type))
         for name in ("users", "rows", "columns", "pilot_len"):
             _require(getattr(self, name) >= 1, f"{name} is {getattr(self, name)}: it counts things, pass 1 or more")
         _require(self.data_len >= 0, f"data_len is {self.data_len}: pass 0 (pilots only) or more")
@@ -77,6 +82,7 @@ class SystemConfig:
             _require(1 <= self.adc_bits <= 16, f"adc_bits is {self.adc_bits}: pass 1 to 16, or none for an ideal converter")
         if self.snr_convention not in SNR_CONVENTIONS:
             raise unknown("SNR convention", self.snr_convention, SNR_CONVENTIONS)
+        _require(abs(self.snr_db) <= MAX_SNR_DB, f"snr_db is {self.snr_db}: pass -{MAX_SNR_DB:g} to {MAX_SNR_DB:g} dB")
         _require(self.sample_rate_hz > 0, f"sample_rate_hz is {self.sample_rate_hz}: pass symbols per second")
 
     @property
@@ -125,9 +131,13 @@ class SystemConfig:
     @classmethod
     def from_toml(cls, path: str | Path) -> SystemConfig:
         """Reads the ``[system]`` table of a TOML file."""
-        with open(path, "rb") as stream:
-            document = tomllib.load(stream)
-        if "system" not in document:
+        try:
+            document = tomllib.loads(Path(path).read_text("utf-8"))
+        except OSError as error:
+            raise ConfigError(f"cannot read {path}: {error.strerror}") from None
+        except ValueError as error:
+            raise ConfigError(f"{path} is not TOML: {error}") from None
+        if not isinstance(document.get("system"), dict):
             raise ConfigError(f"{path} has no [system] table: put the fields of SystemConfig under one")
         return cls.from_dict(document["system"])
 
@@ -302,6 +312,25 @@ class Receiver(Protocol):
 def _require(condition: bool, message: str) -> None:
     if not condition:
         raise ConfigError(message)
+
+
+def _check_type(name: str, value: object, annotation: str) -> None:
+    """ConfigError unless ``value`` is of the kind that the annotation of a field of SystemConfig says, and finite."""
+    kind, _, optional = annotation.partition(" | ")
+    if optional and value is None:
+        return
+    expected, words = _KINDS[kind]
+    _require(isinstance(value, expected) and isinstance(value, bool) == (kind == "bool"), f"{name} is {value!r:.80}: pass {words}")
+    if isinstance(value, float):
+        _require(math.isfinite(value), f"{name} is {value}: pass a finite number")
+
+
+_KINDS: Mapping[str, tuple[type, str]] = {
+    "int": (numbers.Integral, "a whole number"),
+    "float": (numbers.Real, "a number"),
+    "str": (str, "text"),
+    "bool": (bool, "true or false"),
+}
 
 
 def _check_tensor(name: str, value: Tensor, rank: int, layout: str) -> None:

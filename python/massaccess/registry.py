@@ -121,10 +121,12 @@ def create(name: str, **options: Any) -> Any:
 
 def _build(found: Entry, options: Mapping[str, Any], name: str) -> Any:
     made = {key: _part(value) for key, value in found.parts.items()}
-    known = [item.name for item in dataclasses.fields(_class(found.target)) if item.name not in made]
-    for option in options:
+    known = {item.name: item.default for item in dataclasses.fields(_class(found.target)) if item.name not in made}
+    for option, value in options.items():
         if option not in known:
             raise unknown(f"option of {name}", option, known)
+        if isinstance(value, str) and isinstance(known[option], int | float):
+            raise ConfigError(f"option {option} of {name} is {value!r}: pass a number, as {known[option]!r} is")
     return _class(found.target)(**made, **options)
 
 

@@ -251,11 +251,23 @@ def test_a_wrong_item_length_is_refused_when_connecting(cell, config):
         ({"receiver": JOINT, "max_batch": 0}, ConfigError, "max_batch"),
         ({"receiver": JOINT, "noise_var": float("nan")}, ConfigError, "noise_var"),
         ({"receiver": JOINT, "data_len": 0}, ConfigError, "empty"),
+        ({"receiver": JOINT, "max_batch": 10**6}, ConfigError, "max_batch"),
     ],
 )
 def test_parameters_are_checked_at_once(cell, changes, error, words):
     with pytest.raises(error, match=words):
         cell(massaccess.receiver, **changes)
+
+
+def test_an_impossible_noise_is_refused_where_it_is_set(cell):
+    with pytest.raises(ConfigError, match="noise_var"):
+        cell(massaccess.receiver, receiver=JOINT).set_noise_var(float("nan"))
+
+
+def test_the_throttle_lets_single_frames_through(config):
+    """It sleeps for all that it takes at once: nothing would come, and Ctrl-C would wait."""
+    assert uplink(config, "energetic", rate=2.0).throttle.max_noutput_items() == 1
+    assert uplink(config, "energetic", rate=1000.0).throttle.max_noutput_items() == 100
 
 
 # --- receivers that are not as they should be -----------------------------------------------------------------------------------------

@@ -136,6 +136,29 @@ def test_quantizer_is_that_of_the_library(cell, config, bits):
     assert [value for _, key, value in tags(tb.rx) if key == "frame"] == list(range(FRAMES))
 
 
+def test_every_start_tells_everything_anew(cell, config):
+    """A flowgraph that is reconfigured starts its blocks again, and whoever was connected then has not heard the first tags."""
+    tb = Air(cell, config, bits=1, scale=2.0)
+    length = config.frame_len * config.antennas
+    tb.disconnect_all()
+    tb.population, tb.head = cell(massaccess.population), blocks.head(8 * length, 4)
+    tb.connect(tb.population, tb.channel, tb.quantizer, tb.head, tb.rx)
+    for _ in range(2):
+        massaccess.run(tb)
+        told = {key: value for _, key, value in tags(tb.rx)}
+        assert told["noise_var"] == pytest.approx(config.noise_var)
+        assert (told["adc_bits"], told["adc_scale"]) == (1, 2.0)
+        assert len(told["pilot_book"]) == 8
+        tb.head.reset()
+        tb.rx.reset()
+
+
+def test_an_impossible_ratio_is_refused_where_it_is_set(cell):
+    block = cell(massaccess.channel_simulator)
+    with pytest.raises(ConfigError, match="snr_db"):
+        block.set_snr_db(float("nan"))
+
+
 def test_gain_control_settles_near_the_received_power(cell, config):
     tb = Air(cell, config, bits=1)
     massaccess.run(tb)

@@ -8,6 +8,9 @@ import pytest
 from click.testing import CliRunner
 
 from massaccess.cli import group, main
+from massaccess.core import SystemConfig
+from massaccess.errors import ConfigError
+from massaccess.evaluate.montecarlo import Campaign
 
 SMALL = ("--users", "12", "--antennas", "16", "--pilots", "8", "--data", "9", "--channel", "rayleigh", "--frames", "32", "--device", "cpu")
 
@@ -77,6 +80,9 @@ def test_config_file_and_overrides(tmp_path) -> None:
         (("--receivers", "iterative-lmmse-ep"), "covariance+iterative-lmmse-ep"),
         (("--receivers", "jcedd", "--option", "rounds=3"), "RECEIVER.NAME=VALUE"),
         (("--receivers", "jcedd", "--option", "jcedd.colour=3"), "choose one of"),
+        (("--receivers", "mmv-amp", "--option", "mmv-amp.damping=much"), "pass a number"),
+        (("--receivers", "mmv-amp", "--option", "jcedd.rounds=3"), "mmv-amp"),
+        (("--receivers", "jcedd", "--device", "abacus"), "auto, cpu, cuda"),
         (("--receivers", "jcedd", "--channel", "uma", "--antennas", "16"), "8x8"),
         (("--receivers", "jcedd", "--channel", "no/such.npz"), "no/such.npz"),
     ],
@@ -87,6 +93,16 @@ def test_what_is_wrong_is_said(monkeypatch, capsys, arguments: tuple[str, ...], 
         main()
     assert stopped.value.code == 1
     assert says in capsys.readouterr().err
+
+
+def test_a_result_that_cannot_be_written_is_refused_before_the_work(tmp_path) -> None:
+    assert "is no folder" in run(*SMALL, "--receivers", "jcedd", "--json", str(tmp_path / "none" / "x.json"), code=2)
+
+
+def test_a_missing_gpu_is_said(monkeypatch) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    with pytest.raises(ConfigError, match="no CUDA device"):
+        Campaign([SystemConfig()], ["jcedd"], frames=1, device="cuda")
 
 
 def test_bad_numbers_are_usage_errors() -> None:

@@ -94,9 +94,21 @@ def test_config_reads_back_from_toml(tmp_path):
         SystemConfig.from_toml(path)
 
 
+@pytest.mark.parametrize("octets", [b"[system]\nusers = ", b"\xff\xfe", b"system = 3\n"])
+def test_a_broken_config_file_is_named(tmp_path, octets):
+    path = tmp_path / "system.toml"
+    path.write_bytes(octets)
+    with pytest.raises(ConfigError, match=r"system\.toml"):
+        SystemConfig.from_toml(path)
+
+
 @pytest.mark.parametrize(
     "changes",
-    [{"users": 0}, {"activity": 0.0}, {"activity": 1.5}, {"active_users": 21}, {"adc_bits": 0}, {"data_len": -1}, {"sample_rate_hz": 0.0}],
+    [
+        *({"users": 0}, {"users": "many"}, {"users": 2.5}, {"users": True}, {"active_users": 21}, {"data_len": -1}, {"pilot_seed": None}),
+        *({"activity": 0.0}, {"activity": 1.5}, {"adc_bits": 0}, {"sample_rate_hz": 0.0}, {"carrier_hz": "3.5G"}, {"cfo_hz": math.inf}),
+        *({"snr_db": math.nan}, {"snr_db": 1e9}, {"snr_db": None}, {"power_control": "no"}, {"channel": 3}),
+    ],
 )
 def test_config_refuses_what_cannot_be(changes):
     with pytest.raises(ConfigError, match=next(iter(changes))):

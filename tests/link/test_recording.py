@@ -154,6 +154,11 @@ def test_missing_file(tmp_path):
         open_recording(tmp_path / "air")
 
 
+def test_a_folder_is_no_recording():
+    with pytest.raises(ConfigError, match="folder"):
+        open_recording(".")
+
+
 def test_data_that_was_cut_off(capture):
     size = data_file(capture).stat().st_size
     os.truncate(data_file(capture), size - 100)
@@ -203,6 +208,8 @@ def test_foreign_metadata(capture, text):
         (lambda w: w["global"]["massaccess:config"].update(users=0), "users is 0"),
         (lambda w: w["global"]["massaccess:config"].update(surprise=0), "surprise"),
         (lambda w: w["global"]["massaccess:config"].update(users="many"), "massaccess:config"),
+        (lambda w: w["global"]["massaccess:config"].update(pilot_seed=None), "pilot_seed is None"),
+        (lambda w: w["global"]["massaccess:config"].update(snr_db="loud"), "snr_db is 'loud'"),
         (lambda w: w["global"].update({"core:dataset": "other.bin"}), "non-conforming"),
         (lambda w: w["global"].update({"massaccess:seed": "x"}), "massaccess:seed"),
         (lambda w: w["annotations"][0].update({"core:sample_start": 3}), "whole frames"),

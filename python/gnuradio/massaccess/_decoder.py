@@ -16,12 +16,13 @@ import numpy as np
 import pmt
 from gnuradio import gr
 
-from ._base import FrameBlock, guarded, item, system, to_dict_pmt
+from ._base import FrameBlock, guarded, item, item_bytes, system, to_dict_pmt
 
 OVERFLOW = ("block", "drop_oldest")
 WAIT_SECONDS = 0.1  # how long a call into a block may sleep: GNU Radio cannot interrupt it
 STALL_SECONDS = 0.5  # an incomplete batch waits this long for its other frames
 STATS_SECONDS = 0.5
+MAX_BUFFER = 512 << 20  # bytes that the answers of two batches may take
 
 
 class Side(NamedTuple):
@@ -451,6 +452,14 @@ class Decoder(FrameBlock):
         self.message_port_pub(pmt.intern("stats"), to_dict_pmt(self.stats()))
 
 
+def check_side(what, value):
+    """ConfigError for side information that cannot be."""
+    from massaccess.errors import ConfigError
+
+    if not (math.isfinite(value) and value >= 0):
+        raise ConfigError(f"{what} is {value}: pass a positive number, or 0 to follow the tags")
+
+
 def _covariance(config, name):
     if not name:
         return None
@@ -486,8 +495,7 @@ def build(
         if not value >= 1:
             raise ConfigError(f"{what} is {value}: it counts frames, pass 1 or more")
     for what, value in (("noise_var", noise_var), ("adc_scale", adc_scale)):
-        if not (math.isfinite(value) and value >= 0):
-            raise ConfigError(f"{what} is {value}: pass a positive number, or 0 to follow the tags")
+        check_side(what, value)
     config = system(**values, adc_bits=adc_bits)
     engine = Engine(
         name,
@@ -504,6 +512,9 @@ def build(
     outputs = [item(np.float32, config.users)]
     if not activity_only:
         outputs += [item(np.complex64, config.data_len, config.users), item(np.complex64, config.users, config.antennas)]
+    most = MAX_BUFFER // (2 * max(map(item_bytes, outputs)))
+    if max_batch > most:
+        raise ConfigError(f"max_batch is {max_batch}: the answers would need a buffer above {MAX_BUFFER >> 20} MiB, pass at most {most}")
     queue = FrameQueue(queue_frames, max_batch, overflow)
     samples = item(np.complex64, config.frame_len, config.antennas)
     intake = Intake(queue, samples, book_id(engine.population.pilots), Side(noise_var, adc_bits, adc_scale))

@@ -78,6 +78,10 @@ class channel_simulator(FrameBlock):
         with self._lock:
             self._air = _air(self._air.config.replace(snr_db=snr_db), self._seed)
 
+    def start(self):
+        self._noise_var = None  # whoever was connected while the flowgraph was locked has not heard it
+        return True
+
     @guarded
     def general_work(self, input_items, output_items):
         import torch

@@ -54,6 +54,7 @@ class population(FrameBlock):
         self._frames = frames
         self._frame = 0
         self._block = None
+        self._told = False
         self._waiting = deque()
         self._lock = threading.Lock()
         self.overflowed = 0
@@ -80,6 +81,10 @@ class population(FrameBlock):
             else:
                 self._waiting.append(entry)
 
+    def start(self):
+        self._told = False  # whoever was connected while the flowgraph was locked has not heard it
+        return True
+
     @guarded
     def general_work(self, input_items, output_items):
         from massaccess.forward.simulate import BLOCK
@@ -87,7 +92,8 @@ class population(FrameBlock):
         count = len(output_items[0]) if not self._frames else min(len(output_items[0]), self._frames - self._frame)
         if not count:
             return -1
-        if self._frame == 0:
+        if not self._told:
+            self._told = True
             self.tag(0, 0, "pilot_book", self._book)
         done = 0
         while done < count:

@@ -28,6 +28,7 @@ class quantizer(FrameBlock):
         self._power = 0.0
         self._seen = 0
         self._converter = None
+        self._told = None
         self.set_bits(bits)
 
     def set_bits(self, bits):
@@ -38,6 +39,10 @@ class quantizer(FrameBlock):
             raise ConfigError(f"bits is {bits}: pass 1 to 16, or 0 for an ideal converter")
         with self._lock:
             self._bits = int(bits)
+
+    def start(self):
+        self._told = None  # whoever was connected while the flowgraph was locked has not heard it
+        return True
 
     @guarded
     def general_work(self, input_items, output_items):
@@ -64,9 +69,11 @@ class quantizer(FrameBlock):
         scale = self._scale or self._settle(samples)
         if self._converter is None or (self._converter.bits or 0, self._converter.scale) != (bits, scale):
             self._converter = front_end(bits=bits or None, power=2 * scale**2)
-            scale = self._converter.scale
+        told = (bits, self._converter.scale)
+        if told != self._told:
+            self._told = told
             self.tag(0, row, "adc_bits", bits)
-            self.tag(0, row, "adc_scale", scale)
+            self.tag(0, row, "adc_scale", self._converter.scale)
 
     def _settle(self, samples):
         power = float(np.mean(np.abs(samples) ** 2))

@@ -3,7 +3,7 @@
 from gnuradio import blocks, gr
 
 from ._base import io_signature, item_bytes
-from ._decoder import build
+from ._decoder import build, check_side
 
 
 class receiver(gr.hier_block2):
@@ -92,6 +92,7 @@ class receiver(gr.hier_block2):
 
     def set_noise_var(self, noise_var):
         """Noise variance of the frames to come; 0 follows the tags."""
+        check_side("noise_var", noise_var)
         self._intake.set_side(noise_var=noise_var)
 
     def stats(self):

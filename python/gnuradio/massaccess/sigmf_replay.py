@@ -33,6 +33,10 @@ class sigmf_replay(FrameBlock):
         self._offset = 0
         self._known = None
 
+    def start(self):
+        self._known = None  # whoever was connected while the flowgraph was locked has not heard it
+        return True
+
     @guarded
     def general_work(self, input_items, output_items):
         if self._run == len(self._recording.runs):
@@ -43,8 +47,9 @@ class sigmf_replay(FrameBlock):
         count = min(len(output_items[0]), run.count - self._offset)
         first = run.first + self._offset
         output_items[0][:count] = self._recording.samples[first : first + count].reshape(output_items[0][:count].shape)
-        if self._offset == 0:
-            tag_metadata(self, 0, 0, run.metadata, self._known)
+        if self._offset == 0 or self._known is None:
+            told = run.metadata if self._offset == 0 else run.metadata.update({"rx_time": None})
+            tag_metadata(self, 0, 0, told, self._known)
             self._known = run.metadata
         self.tag_frames(0, range(run.metadata.frame + self._offset, run.metadata.frame + self._offset + count))
         self._offset += count

@@ -14,6 +14,7 @@ from .zmq_publisher import zmq_publisher
 
 CELL = ("users", "pilot_len", "data_len", "modulation", "pilot_kind", "pilot_seed")
 ARRAY = ("rows", "columns")
+THROTTLE_SECONDS = 0.1  # the throttle sleeps for all that it passes on at once, and neither frames nor Ctrl-C get through meanwhile
 
 
 class uplink(gr.top_block):
@@ -57,6 +58,7 @@ class uplink(gr.top_block):
         if not rate:
             return self.population
         self.throttle = blocks.throttle(self.population.output_signature().sizeof_stream_item(0), rate)
+        self.throttle.set_max_noutput_items(max(1, int(rate * THROTTLE_SECONDS)))
         self.connect(self.population, self.throttle)
         return self.throttle
 

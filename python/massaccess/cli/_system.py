@@ -14,6 +14,8 @@ from ..forward.channels import CHANNELS
 from ..forward.modulation import MODULATIONS
 from ..forward.pilots import PILOT_KINDS
 
+MAX_THREADS = 1024  # OpenMP ends the process when asked for more than memory holds
+
 
 class Bits(click.ParamType):
     """A number of converter bits, or ``inf``."""

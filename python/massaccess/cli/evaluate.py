@@ -16,7 +16,7 @@ from rich.table import Table
 from ..errors import ConfigError
 from ..evaluate.metrics import RATES
 from ._json import json_option, write_json
-from ._system import configure, system_options
+from ._system import MAX_THREADS, configure, system_options
 
 LISTS = {"snr_db": float, "pilot_len": int}  # options of the system that take several values here
 
@@ -55,7 +55,7 @@ class Numbers(click.ParamType):
     "--option", "options", multiple=True, metavar="RECEIVER.NAME=VALUE", help="An option of a receiver, e.g. mmv-amp.damping=0.7."
 )
 @click.option("--device", default="auto", show_default=True, help="cpu, cuda, or auto.")
-@click.option("--threads", type=click.IntRange(0), default=0, show_default=True, help="Threads; 0: all cores.")
+@click.option("--threads", type=click.IntRange(0, MAX_THREADS), default=0, show_default=True, help="Threads; 0: all cores.")
 @json_option
 def command(receivers: str, config_path: Path | None, options: tuple[str, ...], threads: int, json_path: Path | None, **rest: Any) -> None:
     """Monte Carlo of one or more receivers at one or more points, on the very same frames.

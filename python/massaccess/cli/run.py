@@ -14,7 +14,7 @@ from ..core import SystemConfig
 from ..errors import MassaccessError
 from ._json import json_option, write_json
 from ._live import RATES, counters, explain, final_table, finish, labelled, streaming_facts, watch
-from ._system import configure, system_options
+from ._system import MAX_THREADS, configure, system_options
 
 
 def streaming_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -34,7 +34,13 @@ def streaming_options(command: Callable[..., Any]) -> Callable[..., Any]:
             click.option(
                 "--device", type=click.Choice(("auto", "cpu", "cuda")), default="auto", show_default=True, help="Where to compute."
             ),
-            click.option("--threads", type=click.IntRange(0), default=0, show_default=True, help="Threads of the receiver; 0: all cores."),
+            click.option(
+                "--threads",
+                type=click.IntRange(0, MAX_THREADS),
+                default=0,
+                show_default=True,
+                help="Threads of the receiver; 0: all cores.",
+            ),
             click.option("--publish", metavar="ENDPOINT", default="", help="Publish results over ZMQ, e.g. tcp://127.0.0.1:5555."),
             click.option("--traceback", is_flag=True, help="When a block fails, show where."),
             json_option,

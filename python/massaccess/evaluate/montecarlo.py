@@ -11,11 +11,13 @@ import torch
 
 from .. import __version__
 from ..core import Frame, Observation, SystemConfig
-from ..errors import ConfigError, MassaccessError
+from ..errors import ConfigError, MassaccessError, unknown
 from ..forward.simulate import Simulation
 from ..registry import create, entry
 from ..rng import derive, generator
 from .metrics import Tally
+
+DEVICES = ("auto", "cpu", "cuda")
 
 
 @dataclass(frozen=True)
@@ -46,13 +48,22 @@ class Campaign:
             raise ConfigError("no receiver named: pass --receivers A,B; `massaccess receivers` lists them")
         for name in self.receivers:
             entry(name)
+        for name in self.options:
+            if name not in self.receivers:
+                raise unknown("receiver, among those to be compared,", name, self.receivers)
+        self.where  # a device that is not there fails here
 
     @property
     def where(self) -> torch.device:
         """The device that computes: with "auto" the GPU where there is one."""
-        if self.device != "auto":
-            return torch.device(self.device)
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        if self.device == "auto":
+            return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        kind = self.device.partition(":")[0]
+        if kind not in ("cpu", "cuda"):
+            raise unknown("device", self.device, DEVICES)
+        if kind == "cuda" and not torch.cuda.is_available():
+            raise ConfigError("there is no CUDA device: pass auto or cpu; `massaccess doctor` shows what there is")
+        return torch.device(self.device)
 
 
 def evaluate(campaign: Campaign, *, on_frames: Callable[[int], None] | None = None) -> dict[str, Any]:

@@ -251,6 +251,8 @@ def require_free(path: str | Path, overwrite: bool) -> None:
 def stem(path: str | Path) -> Path:
     """The name of a recording without the SigMF endings."""
     path = Path(path)
+    if not path.name:
+        raise ConfigError(f"{path} is a folder: pass the name of a recording")
     return path.with_suffix("") if path.suffix in (".sigmf-meta", ".sigmf-data", ".sigmf") else path
 
 
