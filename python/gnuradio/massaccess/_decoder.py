@@ -1,4 +1,4 @@
-"""The insides of `receiver` and `activity_detector`: a bounded queue of frames between two threads, and the library on the far side of it.
+"""The insides of `receiver` and `activity_detector`: two blocks with a bounded queue of frames between them.
 
 `Intake` (a sink) copies frames into the queue and never computes. `Decoder` (a source) takes batches out, runs a receiver of the library on
 them in its own thread, the only one that touches the device, and emits the answers as streams. Two blocks, because a block that consumes
@@ -7,132 +7,19 @@ and emits at different times would have nothing to wake it up, and would lose wh
 
 import hashlib
 import math
-import threading
 import time
 from collections import deque
-from typing import NamedTuple
 
 import numpy as np
 import pmt
 from gnuradio import gr
 
 from ._base import FrameBlock, guarded, item, item_bytes, system, to_dict_pmt
+from ._engine import Engine
+from ._queue import OVERFLOW, STALL_SECONDS, Entry, FrameQueue, Side
 
-OVERFLOW = ("block", "drop_oldest")
-WAIT_SECONDS = 0.1  # how long a call into a block may sleep: GNU Radio cannot interrupt it
-STALL_SECONDS = 0.5  # an incomplete batch waits this long for its other frames
 STATS_SECONDS = 0.5
 MAX_BUFFER = 512 << 20  # bytes that the answers of two batches may take
-
-
-class Side(NamedTuple):
-    """What else a receiver may know about a frame; frames of a batch share it."""
-
-    noise_var: float
-    adc_bits: int
-    adc_scale: float
-    gain: bytes | None = None
-
-
-class Entry(NamedTuple):
-    """A frame that waits: number, side information, samples [T * M] complex64, and the other tags that came with it, (key, value)."""
-
-    frame: int
-    side: Side
-    samples: np.ndarray
-    tags: tuple = ()
-
-
-class FrameQueue:
-    """A bounded queue of frames that hands out batches.
-
-    With ``block``, batches are the frames that share ``frame // max_batch``: answers do not depend on who was scheduled when. The writer
-    waits for room. With ``drop_oldest`` a batch is whatever is at hand, and when there is no room the oldest frames go.
-    """
-
-    def __init__(self, capacity, max_batch, overflow):
-        self.capacity = max(capacity, 2 * max_batch) if overflow == "block" else capacity
-        self._max_batch, self._overflow = max_batch, overflow
-        self._entries = deque()
-        self._changed = threading.Condition()
-        self._closed = False
-        self._touched = time.monotonic()
-        self.dropped = 0
-        self.stalls = 0
-
-    def room(self):
-        """How many frames can be put now; waits a moment for one."""
-        if self._overflow != "block":
-            return self.capacity
-        with self._changed:
-            if len(self._entries) >= self.capacity:
-                self._changed.wait(WAIT_SECONDS)
-            return self.capacity - len(self._entries)
-
-    def put(self, entries):
-        with self._changed:
-            self._entries.extend(entries)
-            surplus = len(self._entries) - self.capacity
-            for _ in range(max(surplus, 0)):
-                self._forget(self._entries.popleft())
-            self._touched = time.monotonic()
-            self._changed.notify_all()
-
-    def _forget(self, entry):
-        """Counts a dropped frame; what its tags said goes on with the frame after it."""
-        self.dropped += 1
-        if entry.tags:
-            self._entries[0] = self._entries[0]._replace(tags=entry.tags + self._entries[0].tags)
-
-    def take(self):
-        """The next batch, an empty one after a moment's wait, or ``None`` when the writer has closed and all is taken."""
-        with self._changed:
-            length = self._ready()
-            if not length:
-                self._changed.wait(WAIT_SECONDS)
-                length = self._ready()
-            if not length:
-                return None if self._closed and not self._entries else []
-            batch = [self._entries.popleft() for _ in range(length)]
-            self._changed.notify_all()
-            return batch
-
-    def close(self):
-        with self._changed:
-            self._closed = True
-            self._changed.notify_all()
-
-    def open(self):
-        """A flowgraph that is reconfigured while it runs stops its blocks and starts them again."""
-        with self._changed:
-            self._closed = False
-
-    @property
-    def closed(self):
-        return self._closed
-
-    def __len__(self):
-        return len(self._entries)
-
-    def _ready(self):
-        """Length of the batch at the head if it may go now, else 0."""
-        if not self._entries:
-            return 0
-        key, length = self._key(self._entries[0]), 0
-        for entry in self._entries:
-            if length == self._max_batch or self._key(entry) != key:
-                return length
-            length += 1
-        last = self._entries[length - 1].frame
-        if self._overflow != "block" or self._closed or length == self._max_batch or (last + 1) % self._max_batch == 0:
-            return length
-        if time.monotonic() - self._touched < STALL_SECONDS:
-            return 0
-        self.stalls += 1
-        return length
-
-    def _key(self, entry):
-        return (entry.frame // self._max_batch if self._overflow == "block" else 0, entry.side)
 
 
 class Intake(FrameBlock):
@@ -215,101 +102,6 @@ class Intake(FrameBlock):
             raise ConfigError(
                 f"frames carry pilot book {book} but this receiver has {self._book}: give both the same users, pilot_len, kind and seed"
             )
-
-
-class Answer(NamedTuple):
-    """Results of a batch: frames with the tags to hand on, activity [B N], symbols [B D*N] and channel [B N*M] or None, active [B N],
-    payload [B N bytes] with its check ok [B N]."""
-
-    frames: list
-    tags: list
-    activity: np.ndarray
-    symbols: np.ndarray | None
-    channel: np.ndarray | None
-    active: np.ndarray
-    payload: np.ndarray | None
-    ok: np.ndarray | None
-
-
-class Engine:
-    """A receiver of the registry with everything that it needs to know beforehand: entries of the queue in, answers out."""
-
-    def __init__(self, name, options, *, config, activity_only, channel_cov, seed, max_batch, threads, device, warm_up):
-        from massaccess.errors import ConfigError
-        from massaccess.forward.simulate import Population
-        from massaccess.registry import create, entry
-
-        found = entry(name)
-        if found.genie:
-            raise ConfigError(
-                f"receiver {name!r} is a genie: it needs the truth, which no stream carries; choose another, see `massaccess receivers`"
-            )
-        if found.kind == "activity" and not activity_only:
-            raise ConfigError(f"receiver {name!r} only detects activity: use the block activity_detector, or a receiver that decodes")
-        if found.kind == "coherent" and config.activity_prior < 1:
-            raise ConfigError(
-                f"receiver {name!r} must know who is active: put a detector before it, 'covariance+{name}', "
-                f"or pass active_users={config.users}"
-            )
-        self.name, self.config, self.activity_only = name, config, activity_only
-        self.population = Population(config)
-        self._receiver = create(name, **options)
-        self._covariance = _covariance(config, channel_cov)
-        self._seed, self._max_batch, self._threads, self._device = seed, max_batch, threads, device
-        self._warm_up = warm_up
-
-    def start(self):
-        """Once, in the thread that will decode. ``warm_up`` decodes a frame of noise, so that compiling does not cost the first frames."""
-        import torch
-
-        if self._threads:
-            torch.set_num_threads(self._threads)
-        if self._device == "auto":
-            self._device = "cuda" if torch.cuda.is_available() else "cpu"
-        self.population.pilots, self.population.constellation, self.population.framing.whitening  # made before the first frame
-        if self._warm_up:
-            noise = np.random.default_rng(0).standard_normal((self.config.frame_len * self.config.antennas, 2)).astype(np.float32)
-            self([Entry(0, Side(2.0, 0, 1.0), noise.view(np.complex64).ravel())])
-
-    def __call__(self, entries):
-        import torch
-
-        from massaccess.rng import generator
-
-        draw = generator(self._seed, "receiver", entries[0].frame // self._max_batch * self._max_batch, device=self._device)
-        with torch.inference_mode():
-            estimate = self._receiver(self._observe(entries).to(self._device), generator=draw)
-            return self._answer(entries, estimate)
-
-    def _observe(self, entries):
-        import torch
-
-        from massaccess.forward.front_end import front_end
-        from massaccess.forward.simulate import observe
-
-        config, side = self.config, entries[0].side
-        rx = torch.from_numpy(np.stack([entry.samples for entry in entries])).reshape(len(entries), config.frame_len, config.antennas)
-        gain = None if side.gain is None else torch.from_numpy(np.frombuffer(side.gain, np.float32).copy()).expand(len(entries), -1)
-        return observe(
-            rx,
-            self.population.pilots,
-            noise_var=side.noise_var,
-            activity=config.activity_prior,
-            modulation=config.modulation,
-            front_end=front_end(bits=side.adc_bits or None, power=2 * side.adc_scale**2),
-            user_gain=gain,
-            channel_cov=self._covariance,
-        )
-
-    def _answer(self, entries, estimate):
-        frames, tags = [entry.frame for entry in entries], [entry.tags for entry in entries]
-        active, activity = estimate.active.cpu(), estimate.activity.float().cpu().numpy()
-        if self.activity_only:
-            return Answer(frames, tags, activity, None, None, active.numpy(), None, None)
-        symbols = estimate.symbols.cpu()
-        payload, ok = self.population.framing.decode(self.population.constellation.decide(symbols.transpose(1, 2)))
-        flat = [value.reshape(len(frames), -1).numpy() for value in (symbols, estimate.channel.cpu())]
-        return Answer(frames, tags, activity, *flat, active.numpy(), payload.numpy(), (ok & active).numpy())
 
 
 class Decoder(FrameBlock):
@@ -458,14 +250,6 @@ def check_side(what, value):
 
     if not (math.isfinite(value) and value >= 0):
         raise ConfigError(f"{what} is {value}: pass a positive number, or 0 to follow the tags")
-
-
-def _covariance(config, name):
-    if not name:
-        return None
-    from massaccess.forward.channels import make_channel
-
-    return make_channel(config.replace(channel=name)).covariance
 
 
 def build(

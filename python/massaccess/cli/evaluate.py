@@ -44,7 +44,7 @@ class Numbers(click.ParamType):
 @system_options(lists={name: Numbers(kind) for name, kind in LISTS.items()})
 @click.option("--frames", type=click.IntRange(1), default=1000, show_default=True, help="Frames per point, the same for all receivers.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Frames of a seed are those of `massaccess run --seed`.")
-@click.option("--batch", type=click.IntRange(1), default=64, show_default=True, help="Frames handed to a receiver at once.")
+@click.option("--batch", type=click.IntRange(1), default=32, show_default=True, help="Frames handed to a receiver at once.")
 @click.option(
     "--pilot-books", "books", type=click.IntRange(1), default=1, show_default=True, help="Pilot books to share the frames between."
 )

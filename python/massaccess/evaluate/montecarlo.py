@@ -33,7 +33,7 @@ class Campaign:
     receivers: Sequence[str]
     frames: int
     seed: int = 0
-    batch: int = 64
+    batch: int = 32
     books: int = 1
     calibrate: int = 0
     device: str = "auto"
@@ -113,7 +113,7 @@ class _Run:
         self.tally.add(config, frame, estimate)
 
     def _call(self, frame: Frame, obs: Observation) -> Any:
-        draw = generator(frame.start, "receiver", self.name, device=obs.pilot_rx.device)
+        draw = generator(self.seed, "receiver", frame.start, device=obs.pilot_rx.device)  # as the receiver block draws
         known = {"truth": frame} if self.genie else {}
         try:
             with torch.inference_mode():

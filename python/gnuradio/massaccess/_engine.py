@@ -1,0 +1,110 @@
+"""A receiver of the library behind a queue: entries in, answers out. Knows nothing of GNU Radio."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from ._queue import Entry, Side
+
+
+class Answer(NamedTuple):
+    """Results of a batch: frames with the tags to hand on, activity [B N], symbols [B D*N] and channel [B N*M] or None, active [B N],
+    payload [B N bytes] with its check ok [B N]."""
+
+    frames: list
+    tags: list
+    activity: np.ndarray
+    symbols: np.ndarray | None
+    channel: np.ndarray | None
+    active: np.ndarray
+    payload: np.ndarray | None
+    ok: np.ndarray | None
+
+
+class Engine:
+    """A receiver of the registry with everything that it needs to know beforehand: entries of the queue in, answers out."""
+
+    def __init__(self, name, options, *, config, activity_only, channel_cov, seed, max_batch, threads, device, warm_up):
+        from massaccess.errors import ConfigError
+        from massaccess.forward.simulate import Population
+        from massaccess.registry import create, entry
+
+        found = entry(name)
+        if found.genie:
+            raise ConfigError(
+                f"receiver {name!r} is a genie: it needs the truth, which no stream carries; choose another, see `massaccess receivers`"
+            )
+        if found.kind == "activity" and not activity_only:
+            raise ConfigError(f"receiver {name!r} only detects activity: use the block activity_detector, or a receiver that decodes")
+        if found.kind == "coherent" and config.activity_prior < 1:
+            raise ConfigError(
+                f"receiver {name!r} must know who is active: put a detector before it, 'covariance+{name}', "
+                f"or pass active_users={config.users}"
+            )
+        self.name, self.config, self.activity_only = name, config, activity_only
+        self.population = Population(config)
+        self._receiver = create(name, **options)
+        self._covariance = _covariance(config, channel_cov)
+        self._seed, self._max_batch, self._threads, self._device = seed, max_batch, threads, device
+        self._warm_up = warm_up
+
+    def start(self):
+        """Once, in the thread that will decode. ``warm_up`` decodes a frame of noise, so that compiling does not cost the first frames."""
+        import torch
+
+        if self._threads:
+            torch.set_num_threads(self._threads)
+        if self._device == "auto":
+            self._device = "cuda" if torch.cuda.is_available() else "cpu"
+        self.population.pilots, self.population.constellation, self.population.framing.whitening  # made before the first frame
+        if self._warm_up:
+            noise = np.random.default_rng(0).standard_normal((self.config.frame_len * self.config.antennas, 2)).astype(np.float32)
+            self([Entry(0, Side(2.0, 0, 1.0), noise.view(np.complex64).ravel())])
+
+    def __call__(self, entries):
+        import torch
+
+        from massaccess.rng import generator
+
+        draw = generator(self._seed, "receiver", entries[0].frame // self._max_batch * self._max_batch, device=self._device)
+        with torch.inference_mode():
+            estimate = self._receiver(self._observe(entries).to(self._device), generator=draw)
+            return self._answer(entries, estimate)
+
+    def _observe(self, entries):
+        import torch
+
+        from massaccess.forward.front_end import front_end
+        from massaccess.forward.simulate import observe
+
+        config, side = self.config, entries[0].side
+        rx = torch.from_numpy(np.stack([entry.samples for entry in entries])).reshape(len(entries), config.frame_len, config.antennas)
+        gain = None if side.gain is None else torch.from_numpy(np.frombuffer(side.gain, np.float32).copy()).expand(len(entries), -1)
+        return observe(
+            rx,
+            self.population.pilots,
+            noise_var=side.noise_var,
+            activity=config.activity_prior,
+            modulation=config.modulation,
+            front_end=front_end(bits=side.adc_bits or None, power=2 * side.adc_scale**2),
+            user_gain=gain,
+            channel_cov=self._covariance,
+        )
+
+    def _answer(self, entries, estimate):
+        frames, tags = [entry.frame for entry in entries], [entry.tags for entry in entries]
+        active, activity = estimate.active.cpu(), estimate.activity.float().cpu().numpy()
+        if self.activity_only:
+            return Answer(frames, tags, activity, None, None, active.numpy(), None, None)
+        symbols = estimate.symbols.cpu()
+        payload, ok = self.population.framing.decode(self.population.constellation.decide(symbols.transpose(1, 2)))
+        flat = [value.reshape(len(frames), -1).numpy() for value in (symbols, estimate.channel.cpu())]
+        return Answer(frames, tags, activity, *flat, active.numpy(), payload.numpy(), (ok & active).numpy())
+
+
+def _covariance(config, name):
+    if not name:
+        return None
+    from massaccess.forward.channels import make_channel
+
+    return make_channel(config.replace(channel=name)).covariance
