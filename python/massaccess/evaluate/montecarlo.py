@@ -83,7 +83,7 @@ def batches(config: SystemConfig, *, frames: int, seed: int, batch: int, books: 
 
 
 def _point(campaign: Campaign, config: SystemConfig, on_frames: Callable[[int], None] | None) -> list[dict[str, Any]]:
-    runs = [_Run(name, _options(campaign, config, name)) for name in campaign.receivers]
+    runs = [_Run(name, _options(campaign, config, name), campaign.seed) for name in campaign.receivers]
     for frame, obs in batches(config, frames=campaign.frames, seed=campaign.seed, batch=campaign.batch, books=campaign.books):
         frame, obs = frame_to(frame, campaign.where), obs.to(campaign.where)
         for run in runs:
@@ -96,8 +96,8 @@ def _point(campaign: Campaign, config: SystemConfig, on_frames: Callable[[int], 
 class _Run:
     """One receiver at one point."""
 
-    def __init__(self, name: str, options: dict[str, Any]) -> None:
-        self.name, self.options = name, options
+    def __init__(self, name: str, options: dict[str, Any], seed: int) -> None:
+        self.name, self.options, self.seed = name, options, seed
         self.genie = entry(name).genie
         self.receiver = create(name, **options)
         self.tally, self.seconds, self.evaluations, self.warm = Tally(), 0.0, 0.0, False
