@@ -268,6 +268,8 @@ def test_the_throttle_lets_single_frames_through(config):
     """It sleeps for all that it takes at once: nothing would come, and Ctrl-C would wait."""
     assert uplink(config, "energetic", rate=2.0).throttle.max_noutput_items() == 1
     assert uplink(config, "energetic", rate=1000.0).throttle.max_noutput_items() == 100
+    with pytest.raises(ConfigError, match=r"pass 0\.1 or more"):
+        uplink(config, "energetic", rate=1e-9)
 
 
 # --- receivers that are not as they should be -----------------------------------------------------------------------------------------

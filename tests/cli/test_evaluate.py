@@ -85,6 +85,7 @@ def test_config_file_and_overrides(tmp_path) -> None:
         (("--receivers", "jcedd", "--device", "abacus"), "auto, cpu, cuda"),
         (("--receivers", "jcedd", "--channel", "uma", "--antennas", "16"), "8x8"),
         (("--receivers", "jcedd", "--channel", "no/such.npz"), "no/such.npz"),
+        (("--receivers", "jcedd", "--rows", "3"), "3 rows of 5"),
     ],
 )
 def test_what_is_wrong_is_said(monkeypatch, capsys, arguments: tuple[str, ...], says: str) -> None:

@@ -14,6 +14,7 @@ from .zmq_publisher import zmq_publisher
 
 CELL = ("users", "pilot_len", "data_len", "modulation", "pilot_kind", "pilot_seed")
 ARRAY = ("rows", "columns")
+SLOWEST = 0.1  # frames per second
 THROTTLE_SECONDS = 0.1  # the throttle sleeps for all that it passes on at once, and neither frames nor Ctrl-C get through meanwhile
 
 
@@ -57,6 +58,8 @@ class uplink(gr.top_block):
     def _throttled(self, rate):
         if not rate:
             return self.population
+        if not rate >= SLOWEST:
+            raise _too_slow(rate)
         self.throttle = blocks.throttle(self.population.output_signature().sizeof_stream_item(0), rate)
         self.throttle.set_max_noutput_items(max(1, int(rate * THROTTLE_SECONDS)))
         self.connect(self.population, self.throttle)
@@ -83,6 +86,12 @@ class capture(gr.top_block):
         self.connect(self.replay, self.receiver)
         if publish:
             self.publisher = make_publisher(self, self.config, publish)
+
+
+def _too_slow(rate):
+    from massaccess.errors import ConfigError
+
+    return ConfigError(f"rate is {rate} frames per second: pass {SLOWEST} or more, or 0 for no limit; a throttle asleep cannot be stopped")
 
 
 def make_receiver(config, name, options=None, **parameters):

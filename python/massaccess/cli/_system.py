@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from ..core import SNR_CONVENTIONS, SystemConfig
+from ..errors import ConfigError
 from ..forward.channels import CHANNELS
 from ..forward.modulation import MODULATIONS
 from ..forward.pilots import PILOT_KINDS
@@ -75,10 +76,22 @@ def configure(path: Path | None, options: dict[str, Any]) -> SystemConfig:
     config = SystemConfig() if path is None else SystemConfig.from_toml(path)
     changes = {name: options.pop(name) for _, name, _, _ in SYSTEM}
     changes = {name: value for name, value in changes.items() if value is not None}
-    antennas = changes.pop("antennas", None)
-    if antennas is not None:
-        rows = next(rows for rows in range(max(math.isqrt(max(antennas, 0)), 1), 0, -1) if antennas % rows == 0)
-        changes = {"rows": rows, "columns": antennas // rows} | changes
+    if "antennas" in changes:
+        changes |= grid(changes.pop("antennas"), changes.get("rows"), changes.get("columns"))
     if "adc_bits" in changes:
         changes["adc_bits"] = changes["adc_bits"] or None
     return config.replace(**changes)
+
+
+def grid(antennas: int, rows: int | None = None, columns: int | None = None) -> dict[str, int]:
+    """Rows and columns of an array of ``antennas``, as square as what is given allows; ConfigError when they do not multiply up.
+
+    >>> grid(32), grid(32, rows=2)
+    ({'rows': 4, 'columns': 8}, {'rows': 2, 'columns': 16})
+    """
+    if rows is None:
+        rows = antennas // columns if columns else next(n for n in range(max(math.isqrt(max(antennas, 1)), 1), 0, -1) if antennas % n == 0)
+    columns = columns or antennas // max(rows, 1)
+    if rows * columns != antennas:
+        raise ConfigError(f"{antennas} antennas are not {rows} rows of {columns}: leave out --antennas, or --rows and --columns")
+    return {"rows": rows, "columns": columns}
