@@ -32,6 +32,7 @@ RATES = ("aep", "p_md", "p_fa", "ber", "fer")
 def main(folder: Path) -> None:
     """Writes RESULTS.md and the pictures into ``folder``."""
     documents = {path.stem: json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))}
+    documents = {name: streamed(document) for name, document in documents.items() if "results" in document}
     lines = [
         "# Results",
         "",
@@ -48,6 +49,19 @@ def main(folder: Path) -> None:
             draw(documents[source]["results"], x, y, title, folder / f"{picture}.png")
 
 
+def streamed(document: dict[str, Any]) -> dict[str, Any]:
+    """A document of `massaccess run` in the form of `massaccess evaluate`; others as they are."""
+    if "flowgraph" not in document:
+        return document
+    facts = document["flowgraph"]
+    rows = [{**row, "seconds_per_frame": facts["receiver_seconds"] / facts["frames"]} for row in document["results"]]
+    told = (
+        f" Streamed: {facts['frames_per_second']:.0f} frames/s, {facts['dropped']} dropped, {facts['rejected']} rejected, "
+        f"{facts['lost']} lost, peak memory {facts['peak_memory_mib']:.0f} MiB, digest {facts['digest'][:16]}."
+    )
+    return {**document, "frames": facts["frames"], "books": 1, "calibrate": 0, "results": rows, "told": told}
+
+
 def describe(document: dict[str, Any]) -> str:
     """The situation, the frames and the seed, in a sentence."""
     config = document["config"]
@@ -62,6 +76,7 @@ def describe(document: dict[str, Any]) -> str:
         f"{config['users']} users ({active}), {config['rows']}x{config['columns']} antennas, "
         f"{config['pilot_kind']} pilots, {config['channel']}; "
         f"{document['frames']} frames a point{books}, seed {document['seed']}{tuned}; massaccess {document['version']}."
+        f"{document.get('told', '')}"
     )
 
 

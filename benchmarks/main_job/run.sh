@@ -10,3 +10,4 @@ done
 massaccess run --frames 10000 --seed 2 --threads 1 --json "$here/memory-10000.json"
 massaccess run --frames 100000 --seed 2 --threads 1 --json "$here/memory-100000.json"
 python "$here/../speed/main_job.py" >"$here/breakdown.json"
+python "$here/../report.py" "$here"
