@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -104,6 +105,75 @@ def test_a_failure_does_not_haunt_the_next_run():
     with pytest.raises(_base.BlockFailure):
         massaccess.run(flowgraph(Numbers(fail_at=0)))
     massaccess.run(flowgraph(Numbers()))
+
+
+class Slow(FrameBlock):
+    """Passes frames on, and computes for ``seconds`` with each batch; so it stops at its leisure when the flowgraph is locked."""
+
+    def __init__(self, seconds, length=4):
+        super().__init__("slow", in_sig=[(np.complex64, length)], out_sig=[(np.complex64, length)])
+        self.seconds = seconds
+
+    @guarded
+    def general_work(self, input_items, output_items):
+        count = min(len(input_items[0]), len(output_items[0]))
+        output_items[0][:count] = input_items[0][:count]
+        self.tag_frames(0, self.frame_indices(0, count))
+        until = time.perf_counter() + self.seconds
+        while time.perf_counter() < until:
+            sum(range(300))
+        self.consume(0, count)
+        return count
+
+
+def test_a_flowgraph_may_be_reconfigured_on_a_tick_again_and_again():
+    """GNU Radio crashes within a few rounds of this when a thread waits for the flowgraph meanwhile."""
+    for _ in range(15):
+        tb = gr.top_block()
+        tb.kept = [blocks.null_source(8 * 512), Slow(0.003, 512), Slow(0.002, 512), blocks.null_sink(8 * 512)]
+        tb.connect(*tb.kept)
+
+        def reconfigure(tb=tb):
+            tb.kept += [blocks.copy(8 * 512), blocks.null_sink(8 * 512)]
+            tb.lock()
+            tb.connect(tb.kept[2], *tb.kept[-2:])
+            tb.unlock()
+            if len(tb.kept) == 12:
+                raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            massaccess.run(tb, on_tick=reconfigure, tick_seconds=0.03)
+
+
+def test_a_flowgraph_that_was_reconfigured_comes_to_its_end():
+    tb = flowgraph(Slow(0.01), 100_000)
+    tb.sinks = Numbers(), Numbers()
+    tb.connect(tb.kept[1], tb.sinks[0])
+    rounds = []
+
+    def reconfigure():
+        if len(rounds) < 2:
+            change = tb.disconnect if rounds else tb.connect
+            tb.lock()
+            change(tb.kept[1], tb.sinks[1])
+            tb.unlock()
+            rounds.append(None)
+
+    massaccess.run(tb, on_tick=reconfigure, tick_seconds=0.03)
+    assert len(rounds) == 2
+    assert tb.sinks[0].seen[-1] > 50_000  # the end, less the untagged frames that lay in the buffers
+    assert (np.diff(tb.sinks[0].seen) > 0).all()
+
+
+def test_a_lock_that_is_never_released_does_not_keep_the_flowgraph():
+    tb = flowgraph(Numbers(), endless=True)
+
+    def reconfigure():
+        tb.lock()
+        raise ValueError("no such block")
+
+    with pytest.raises(ValueError, match="no such block"):
+        massaccess.run(tb, on_tick=reconfigure, tick_seconds=0.01)
 
 
 def test_what_is_called_meanwhile_may_raise():

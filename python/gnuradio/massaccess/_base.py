@@ -8,12 +8,15 @@ block (work, start, message handlers, setters) is `guarded`: it records the fail
 `supervisor` turn the record into a message and an exit code.
 """
 
+import contextlib
 import functools
 import math
 import threading
 import time
 import traceback
+import weakref
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import pmt
@@ -83,25 +86,56 @@ def guarded(method=None, *, result=-1):
 
 
 def run(tb, *, on_tick=None, tick_seconds=0.1):
-    """Runs a flowgraph to its end; ``on_tick()`` is called every ``tick_seconds`` meanwhile.
+    """Runs a flowgraph to its end; ``on_tick()`` is called every ``tick_seconds`` while any frame block (`FrameBlock`) in it is at work.
+
+    ``on_tick`` may reconfigure the flowgraph: ``tb.lock()``, connect and disconnect, ``tb.unlock()``. Nobody else may, be it another
+    thread or a program that calls ``tb.wait()`` itself: GNU Radio crashes when it unlocks while a thread waits (gnuradio issue 7276).
+    Without frame blocks ``on_tick`` is called to the end, but must not reconfigure. GNU Radio drops the frames that lie in the buffers
+    then: their numbers are missing from what goes on.
 
     Raises BlockFailure (a MassaccessError) when a block failed, and KeyboardInterrupt after Ctrl-C; the flowgraph has stopped by then.
     """
     failures.clear()
     tb.start()
     ended = threading.Event()  # Python 3.11's join() takes a thread for dead once Ctrl-C has interrupted it: wait for an event instead
-    threading.Thread(target=lambda: (tb.wait(), ended.set()), daemon=True).start()
+    waiter = threading.Thread(target=lambda: (tb.wait(), ended.set()), daemon=True)
+    waiting = False  # not before reconfigurations are over: tb.wait() joins threads that tb.unlock() replaces
+    reconfigurable = bool(on_tick and _frame_blocks(tb))
     try:
         deadline = time.monotonic() + tick_seconds
         while not ended.is_set() and not failures.event.is_set():
+            if not waiting and not (reconfigurable and _at_work(tb)):
+                waiting = True
+                waiter.start()
             ended.wait(min(tick_seconds, 0.05))
-            if on_tick and time.monotonic() >= deadline:
+            if on_tick and not (waiting and reconfigurable) and time.monotonic() >= deadline:
                 on_tick()
                 deadline = time.monotonic() + tick_seconds
     finally:
         tb.stop()
+        _unlock(tb)
+        if not waiting:
+            waiter.start()
         ended.wait()
     raise_failure()
+
+
+def _frame_blocks(tb):
+    """The frame blocks that a running flowgraph streams through."""
+    ends = (end for edge in tb.edge_list().splitlines() for end in edge.split("->"))
+    names = {end.rpartition(":")[0] for end in ends}
+    return [block for block in list(FrameBlock.alive) if block.alias() in names]
+
+
+def _at_work(tb):
+    return any(not block.detail().done() for block in _frame_blocks(tb))
+
+
+def _unlock(tb):
+    """Undoes locks of a stopped flowgraph: `on_tick` may have raised while it held one, and tb.wait() would wait for it for ever."""
+    with contextlib.suppress(RuntimeError):  # the answer of a flowgraph that is not locked
+        while True:
+            tb.unlock()
 
 
 def raise_failure():
@@ -185,12 +219,15 @@ def _rounder(size):
 class FrameBlock(gr.basic_block):
     """A block whose items are frames. Subclasses implement ``general_work`` (guarded) and call ``frame_indices`` and ``tag``."""
 
+    alive: ClassVar = weakref.WeakSet()  # in every flowgraph, and in none
+
     def __init__(self, name, in_sig=None, out_sig=None, *, required_outputs=None):
         outputs = out_sig or []
         if required_outputs is not None:  # the others may stay unconnected
             outputs = py_io_signature(required_outputs, len(outputs), outputs)
         gr.basic_block.__init__(self, name=name, in_sig=in_sig or [], out_sig=outputs)
         self.set_tag_propagation_policy(gr.TPP_DONT)
+        FrameBlock.alive.add(self)
         self._failed = False
         self._next_frame = [0] * len(in_sig or [])
 
