@@ -61,7 +61,11 @@ def streaming_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.option("--frames", type=click.IntRange(0), default=2000, show_default=True, help="Frames to send; 0: until Ctrl-C.")
 @click.option("--rate", type=click.FloatRange(0), default=0.0, help="Frames per second that are sent; 0: as fast as it goes.")
 @click.option(
-    "--seed", type=int, default=0, show_default=True, help="Equal seeds give equal frames and, with --overflow block, equal digests."
+    "--seed",
+    type=int,
+    default=0,
+    show_default=True,
+    help="Equal seeds give equal frames and, with --overflow block and equal --threads, equal digests.",
 )
 @click.option("--record", metavar="PATH", default="", help="Record what the receiver sees, as SigMF.")
 @click.option("--overwrite", is_flag=True, help="Let --record replace a recording of that name.")
