@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import click
-from rich.console import Console
+from rich.console import Console, Group
 from rich.live import Live
 from rich.table import Table
+from rich.text import Text
 
 from ..errors import MassaccessError
 
@@ -99,9 +100,9 @@ def counters(stats: Mapping[str, Any], expected: int, seconds: float) -> dict[st
     }
 
 
-def final_table(title: str, streaming: Mapping[str, Any], rates: Mapping[str, Any]) -> Table:
-    """Counters of the flowgraph and, where there is a truth, error rates with their confidence intervals."""
-    shown = Table(title=title, title_justify="left", show_header=False)
+def final_table(title: str, streaming: Mapping[str, Any], rates: Mapping[str, Any]) -> Group:
+    """Counters of the flowgraph and, where there is a truth, error rates with their confidence intervals, under a line of title."""
+    shown = Table(show_header=False)
     for name, value in streaming.items():
         shown.add_row(name, _number(value))
     if rates:
@@ -109,7 +110,7 @@ def final_table(title: str, streaming: Mapping[str, Any], rates: Mapping[str, An
     for name, label in RATES.items():
         if rates.get(name) is not None:
             shown.add_row(label, _rate(rates, name))
-    return shown
+    return Group(Text(title), shown)
 
 
 def _rate(rates: Mapping[str, Any], name: str) -> str:
