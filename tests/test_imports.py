@@ -17,9 +17,10 @@ LAYERS = (
     {"networks"},
     {"likelihoods", "priors"},
     {"samplers"},
+    {"weights"},
     {"activity", "detection", "estimation"},
     {"receivers"},
-    {"registry", "weights"},
+    {"registry"},
     {"evaluate", "link", "train"},
     {"cli", "__main__"},
 )

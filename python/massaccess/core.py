@@ -22,7 +22,7 @@ import dataclasses
 import math
 import numbers
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
@@ -184,7 +184,9 @@ class Observation:
     pilot_rx [B L M] and data_rx [B D M] complex, as the front end gave them; pilots [L N] complex; noise_var: thermal noise variance per
     complex entry; activity: prior probability that a user is active (1: all are, and it is known); modulation: name of the constellation;
     front_end: the converters; user_gain [B N] real: mean channel power of each user, where it is known (otherwise 1);
-    channel_cov [M M] complex: long-term covariance E[h h^H] over the user ensemble, where it is known; meta: free-form, never required.
+    channel_cov [M M] complex: long-term covariance E[h h^H] over the user ensemble, where it is known; hurry: says whether time is up,
+    polled between the steps of iterative receivers, which then answer with the best they have (info ``cut``); meta: free-form, never
+    required.
 
     Raises ShapeError, NotFiniteError or ConfigError when the parts do not fit.
     """
@@ -198,6 +200,7 @@ class Observation:
     front_end: FrontEnd = FrontEnd()
     user_gain: Tensor | None = None
     channel_cov: Tensor | None = None
+    hurry: Callable[[], bool] | None = None
     meta: Mapping[str, Any] = field(default_factory=lambda: EMPTY)
 
     def __post_init__(self) -> None:
@@ -255,6 +258,11 @@ class Observation:
         """Noise variance for a receiver that takes the converter's distortion as additional white noise."""
         return self.noise_var + self.front_end.distortion_var
 
+    @property
+    def late(self) -> bool:
+        """Whether time is up: an iterative receiver should answer now."""
+        return self.hurry is not None and self.hurry()
+
     def to(self, device: torch.device | str) -> Observation:
         """The same observation on another device."""
         fields: dict[str, Any] = {item.name: getattr(self, item.name) for item in dataclasses.fields(self)}
@@ -290,6 +298,21 @@ class Prior(Protocol):
 
     def moments(self, x: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
         """E[x0 | x] and Var[x0 | x] for x = x0 + sigma * CN(0, 1)."""
+        ...
+
+
+@runtime_checkable
+class ChannelPrior(Prior, Protocol):
+    """A prior of channel rows [... M]: ``sigma`` [...] is one noise level a row, and ``Var[x0|x]`` [...] the mean over its entries.
+
+    ``beams`` (`priors.beams.Beams`) is the orthonormal basis in which its errors are (nearly) uncorrelated; receivers work in it.
+    """
+
+    @property
+    def beams(self) -> Any: ...
+
+    def in_beams(self, x: Tensor, noise_var: Tensor) -> tuple[Tensor, Tensor]:
+        """E[x0 | x] [... M] and the variance of each of its entries [... M], all in beams, for x = x0 + sqrt(noise_var [...]) CN(0, I)."""
         ...
 
 

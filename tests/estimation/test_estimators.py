@@ -9,10 +9,10 @@ import torch
 
 from massaccess.core import SystemConfig
 from massaccess.estimation import lmmse
-from massaccess.estimation.beams import Beams
 from massaccess.estimation.lmmse import Lmmse
 from massaccess.estimation.ls import LeastSquares
 from massaccess.forward.simulate import Simulation
+from massaccess.priors.beams import Beams
 from massaccess.registry import create
 from massaccess.rng import complex_normal, generator
 

@@ -9,7 +9,8 @@ from torch import Tensor
 
 from ..lanes import split
 from ..parallel import over_frames
-from .beams import Beams, ChannelEstimate
+from ..priors.beams import Beams
+from .estimate import ChannelEstimate
 
 
 @dataclass(frozen=True)

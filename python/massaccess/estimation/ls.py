@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .beams import Beams, ChannelEstimate
+from ..priors.beams import Beams
+from .estimate import ChannelEstimate
 
 
 @dataclass(frozen=True)

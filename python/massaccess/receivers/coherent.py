@@ -11,7 +11,8 @@ from torch import Tensor
 from ..core import Estimate, Observation
 from ..detection.linear import MatchedFilter, Symbols
 from ..errors import ConfigError, ShapeError
-from ..estimation.beams import Beams, ChannelEstimate
+from ..estimation.estimate import ChannelEstimate
+from ..priors.beams import Beams
 from ..priors.constellation import ConstellationPrior
 from .selection import Selection
 

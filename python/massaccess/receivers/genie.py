@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ..core import Estimate, Frame, Observation
 from ..detection.linear import Symbols
-from ..estimation.beams import ChannelEstimate
+from ..estimation.estimate import ChannelEstimate
 from .coherent import Coherent, Detector, Estimator, Link
 from .selection import Selection
 

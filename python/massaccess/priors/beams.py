@@ -1,4 +1,4 @@
-"""What channel estimators return, and the basis they work in: the eigenvectors ("beams") of the array covariance."""
+"""The basis that channel estimators work in: the eigenvectors ("beams") of the array covariance."""
 
 from __future__ import annotations
 
@@ -7,18 +7,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 from torch.utils.weak import WeakTensorKeyDictionary
-
-
-@dataclass(frozen=True)
-class ChannelEstimate:
-    """mean [B K M] complex and error [B K M] real, its variance, both in beams."""
-
-    mean: Tensor
-    error: Tensor
-
-    def take(self, rows: Tensor) -> ChannelEstimate:
-        """The frames that ``rows`` (indices or a mask) picks."""
-        return ChannelEstimate(self.mean[rows], self.error[rows])
 
 
 @dataclass(frozen=True)
