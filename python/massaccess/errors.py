@@ -30,6 +30,10 @@ class FormatError(MassaccessError, ValueError):
     """A file or a message is truncated, foreign, or of an unknown version."""
 
 
+class MassaccessWarning(UserWarning):
+    """Something works, but not as well as it could; the message says what would help."""
+
+
 def unknown(what: str, name: object, known: object) -> UnknownNameError:
     """The error for a name that is in no list; it shows the list.
 

@@ -16,6 +16,8 @@ VERBS = {
     "listen": "Show or record what a flowgraph publishes over ZMQ.",
     "evaluate": "Monte Carlo of one or more receivers at one or more points, without GNU Radio.",
     "channels": "Make and inspect channel banks.",
+    "train": "Train a channel prior from a recipe.",
+    "weights": "List, show and check trained networks.",
     "receivers": "List the receivers, with sources.",
     "doctor": "Check versions, paths, blocks and flowgraphs: what is wrong and the cure.",
 }

@@ -1,1 +1,33 @@
-"""Bare networks: tensors in, tensors out."""
+"""Networks: bare modules, tensors in and out; everything they are made of comes from plain constructor arguments.
+
+A network of channels takes antenna rows x [R M] complex and the noise variance [R] of each, and returns the posterior mean [R M] and the
+variance of every entry of its error in beams [R M], or ``None``. One of channel matrices takes x [R users antennas], any size.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from typing import Any
+
+from torch import nn
+
+from ..errors import ConfigError, unknown
+
+NETWORKS = {
+    "gate": "gate:GatedDenoiser",
+    "ncsnpp": "ncsnpp:Ncsnpp",
+    "refinenet": "refinenet:RefineNet",
+}
+
+
+def build(name: str, config: Mapping[str, Any]) -> nn.Module:
+    """The network called ``name`` with constructor arguments ``config``; UnknownNameError or ConfigError when there is none such."""
+    if name not in NETWORKS:
+        raise unknown("network", name, NETWORKS)
+    module, _, attribute = NETWORKS[name].partition(":")
+    try:
+        network: nn.Module = getattr(importlib.import_module(f".{module}", __name__), attribute)(**config)
+    except TypeError as error:
+        raise ConfigError(f"{name} cannot be made from {dict(config)} ({error}): check the names of its options") from error
+    return network

@@ -1,14 +1,150 @@
-"""Trained networks and fitted priors: what ships, and how a receiver gets the one that fits."""
+"""Trained networks and fitted priors: what ships, and how a receiver gets the one that fits.
+
+>>> import torch
+>>> from massaccess.core import SystemConfig
+>>> from massaccess.forward.simulate import Simulation
+>>> _, obs = Simulation(SystemConfig(rows=2, columns=2, users=4, channel="rayleigh")).frames(0, 1)
+>>> type(choose("auto", obs)).__name__, explain("auto", obs)
+('Gaussian', '')
+"""
 
 from __future__ import annotations
 
+import copy
+import functools
+import warnings
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.utils.weak import WeakTensorKeyDictionary
+
 from ..core import ChannelPrior, Observation
-from ..errors import unknown
+from ..errors import ConfigError, MassaccessWarning, ShapeError
+from ..priors.beams import Beams
 from ..priors.gaussian import Gaussian
+from ..priors.learned import Learned
+from .shipped import INDEX, Shipped, available, load
+from .stored import FORMAT, KINDS, Header, Trained, read, save
+
+__all__ = [
+    "FORMAT",
+    "KINDS",
+    "Header",
+    "Shipped",
+    "Trained",
+    "available",
+    "choose",
+    "covariance_distance",
+    "explain",
+    "load",
+    "read",
+    "save",
+    "warn_unless_fit",
+]
+
+LARGEST_DISTANCE = 0.3
+"""Of an array covariance from the one that weights were trained with, as `covariance_distance` measures it, for them to fit."""
 
 
-def choose(name: str, obs: Observation) -> ChannelPrior:
-    """The channel prior called ``name`` for the situation of ``obs``: "gaussian", "auto", the name of shipped weights, or a file."""
-    if name in ("gaussian", "auto"):
+def choose(name: str, obs: Observation, *, index: Path = INDEX) -> ChannelPrior:
+    """The channel prior called ``name`` for the situation of ``obs``, on its device and in its precision.
+
+    "gaussian": the closed form with ``obs.channel_cov``. A name of `available`, or a weights file: that network, whatever the covariance
+    (UnknownNameError, ConfigError, FormatError; ShapeError when it is for another array). "auto": the first weights that ship for an array
+    of this size and a covariance within `LARGEST_DISTANCE`, otherwise Gaussian; `explain` says why, nothing is printed here.
+    """
+    trained = _select(name, obs, index)[0]
+    if trained is None:
         return Gaussian.of(obs.channel_cov, antennas=obs.antennas, like=obs.pilot_rx)
-    raise unknown("weights", name, ("gaussian", "auto"))
+    return _prior(trained, obs.pilot_rx.device, obs.pilot_rx.dtype)
+
+
+def explain(name: str, obs: Observation, *, index: Path = INDEX) -> str:
+    """Why `choose` falls back to the Gaussian prior although "auto" was asked for; otherwise the empty string.
+
+    Without ``obs.channel_cov`` the antennas are taken as independent, where the Gaussian prior is the right one: nothing to explain.
+    """
+    return _select(name, obs, index)[1]
+
+
+def warn_unless_fit(name: str, obs: Observation, *, index: Path = INDEX) -> None:
+    """Warns (MassaccessWarning) with the reason of `explain`, where there is one: for programs, once, before they start.
+
+    Python shows equal warnings once; the library itself never warns.
+    """
+    if reason := explain(name, obs, index=index):
+        warnings.warn(reason, MassaccessWarning, stacklevel=2)
+
+
+def covariance_distance(first: Tensor, second: Tensor) -> float:
+    """How far two array covariances [M M] are apart, whatever their power: ||A/tr A - B/tr B|| / ||B/tr B||, Frobenius norms.
+
+    >>> covariance_distance(torch.eye(4) + 0j, 2 * torch.eye(4) + 0j)
+    0.0
+    """
+    unit = [value.to("cpu", torch.complex128) / value.diagonal().real.sum().item() for value in (first, second)]
+    return float((unit[0] - unit[1]).norm() / unit[1].norm())
+
+
+def _select(name: str, obs: Observation, index: Path) -> tuple[Trained | None, str]:
+    """The weights, and where "auto" finds none although the channel is not white, the reason."""
+    if name == "gaussian" or (name == "auto" and obs.channel_cov is None):
+        return None, ""
+    if name == "auto":
+        return _fitting(obs, index)
+    trained = load(name, index=index)
+    if trained.header.kind != "channel":
+        raise ConfigError(f"weights {name} are a prior of whole matrices: choose one of kind 'channel', see `massaccess weights`")
+    if trained.header.antennas != obs.antennas:
+        header = trained.header
+        raise ShapeError(
+            f"weights {name} are for {header.rows}x{header.columns} antennas but the observation has {obs.antennas}: "
+            "pass weights='auto' or 'gaussian', or train for this array"
+        )
+    return trained, ""
+
+
+def _fitting(obs: Observation, index: Path) -> tuple[Trained | None, str]:
+    known, gaussian = available(index), "; using the Gaussian prior with the known covariance (weights=gaussian says so)"
+    sized = [one for one in (load(name, index=index) for name in known) if one.header.antennas == obs.antennas]
+    if not sized:
+        return None, f"no weights ship for an array of {obs.antennas} antennas" + gaussian
+    away = [_distance(obs.channel_cov, one) for one in sized]
+    fitting = [one for one, distance in zip(sized, away, strict=True) if distance <= LARGEST_DISTANCE]
+    if fitting:
+        return fitting[0], ""
+    return (
+        None,
+        f"no weights ship for this channel: the nearest covariance is {min(away):.2f} away, {LARGEST_DISTANCE} is allowed" + gaussian,
+    )
+
+
+def _distance(covariance: Tensor | None, trained: Trained) -> float:
+    """Remembered for each covariance: a stream uses one for all its frames."""
+    assert covariance is not None
+    assert trained.covariance is not None
+    known = _DISTANCES.setdefault(covariance, {})
+    if trained.sha256 not in known:
+        known[trained.sha256] = covariance_distance(covariance, trained.covariance)
+    return known[trained.sha256]
+
+
+@functools.lru_cache(maxsize=16)
+def _prior(trained: Trained, device: torch.device, dtype: torch.dtype) -> Learned:
+    real = torch.empty(0, dtype=dtype).real.dtype
+    network = copy.deepcopy(trained.network).to(device=device, dtype=real)
+    like = torch.empty(0, dtype=dtype, device=device)
+    table = None if trained.calibration is None else trained.calibration.to(device=device, dtype=real)
+    return Learned(network, _beams(trained, network, like), table)
+
+
+def _beams(trained: Trained, network: nn.Module, like: Tensor) -> Beams:
+    """Those that the network thinks in; for one that thinks in antennas, the eigenvectors of its channels' covariance."""
+    if hasattr(network, "basis"):
+        return Beams(network.basis, network.power)  # type: ignore[arg-type]
+    covariance = None if trained.covariance is None else trained.covariance.clone()  # Beams remembers one precision a tensor
+    return Beams.of(covariance, antennas=trained.header.antennas, like=like)
+
+
+_DISTANCES = WeakTensorKeyDictionary()

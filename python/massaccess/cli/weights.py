@@ -1,0 +1,86 @@
+"""``massaccess weights``: trained networks, what they are and how good."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from .. import __version__
+from .. import weights as stored
+from ._json import json_option, write_json
+from .train import metrics_table
+
+
+@click.group(invoke_without_command=True)
+@click.pass_context
+def command(context: click.Context) -> None:
+    """List, show and check trained networks."""
+    if context.invoked_subcommand is None:
+        context.invoke(list_weights)
+
+
+@command.command(name="list")
+@json_option
+def list_weights(json_path: Path | None = None) -> None:
+    """List the weights that ship, the default first."""
+    rows = [{"name": one.name, "summary": one.summary, **_describe(stored.load(name))} for name, one in stored.available().items()]
+    if json_path is not None:
+        write_json(json_path, {"version": __version__, "weights": rows})
+        return
+    shown = Table("name", "network", "array", "channel", "what", "NMSE/dB at 10 dB", "LMMSE")
+    for row in rows:
+        at_10_db = [f"{row['metrics'][name][row['metrics']['snr_db'].index(10)]:.2f}" for name in ("nmse_db", "lmmse_db")]
+        array = f"{row['rows']}x{row['columns']}" if row["kind"] == "channel" else "any"
+        shown.add_row(row["name"], row["network"], array, row["channel"], row["summary"], *at_10_db)
+    Console().print(shown if rows else "no weights ship with this version; make some with `massaccess train`")
+
+
+@command.command()
+@click.argument("name")
+@json_option
+def show(name: str, json_path: Path | None) -> None:
+    """Show what is known of NAME, weights that ship or a .safetensors file: network, recipe, quality, hash."""
+    found = _describe(stored.load(name))
+    if json_path is not None:
+        write_json(json_path, found)
+        return
+    metrics = found.pop("metrics")
+    for key, value in found.items():
+        click.echo(f"{key:16}{value}")
+    if {"snr_db", "nmse_db", "lmmse_db"} <= set(metrics):
+        Console().print(metrics_table(metrics))
+
+
+@command.command()
+@click.argument("file", type=click.Path(path_type=Path))
+@json_option
+def check(file: Path, json_path: Path | None) -> None:
+    """Read FILE as a receiver would, and say whether it is whole: header, names and shapes of the tensors, finite numbers."""
+    found = _describe(stored.read(file))
+    if json_path is not None:
+        write_json(json_path, {"file": str(file), "whole": True, **found})
+        return
+    click.echo(f"{file}: whole, {found['network']} of {found['parameters']} parameters for {found['channel']}")
+
+
+def _describe(trained: stored.Trained) -> dict[str, Any]:
+    header = trained.header
+    return {
+        "network": header.network,
+        "config": dict(header.config),
+        "kind": header.kind,
+        "rows": header.rows,
+        "columns": header.columns,
+        "channel": header.channel,
+        "recipe": header.recipe,
+        "seed": header.seed,
+        "parameters": sum(one.numel() for one in trained.network.parameters()),
+        "calibrated": trained.calibration is not None,
+        "created_with": header.created_with,
+        "sha256": trained.sha256,
+        "metrics": dict(header.metrics),
+    }

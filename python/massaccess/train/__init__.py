@@ -1,0 +1,1 @@
+"""Training of channel priors: recipes, data, the loop, checkpoints, and how good the result is."""

@@ -1,0 +1,205 @@
+"""The training loop. Data of step i depend on the seed and i alone, so a training that is interrupted goes on as if it had not been."""
+
+from __future__ import annotations
+
+import copy
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .. import weights
+from ..errors import ConfigError, NotFiniteError
+from ..networks import build
+from ..priors.beams import Beams
+from ..rng import derive
+from . import checkpoint, validation
+from .checkpoint import State
+from .curves import write_curves
+from .data import TrainingData
+from .objective import loss, noise_levels
+from .recipe import Recipe
+
+POINTS = 200  # of the loss curve
+LAST_RATE = 0.01  # of the cosine schedule, relative
+
+Progress = Callable[[int, float], None]
+
+
+@dataclass(frozen=True)
+class Training:
+    """One training: ``recipe`` into the weights file ``out``, beside which the checkpoint and the curves lie.
+
+    ``time_limit_s``: stop after so many seconds, and write what there is; ``by_clock``: the cosine then ends with the clock instead of the
+    last step (such a training cannot be repeated exactly); ``checkpoint_s``: seconds between checkpoints; on_step(step, loss): progress.
+    """
+
+    recipe: Recipe
+    out: Path
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    time_limit_s: float = math.inf
+    by_clock: bool = False
+    checkpoint_s: float = 60.0
+    on_step: Progress = lambda step, loss: None
+
+    def __post_init__(self) -> None:
+        if self.out.suffix != ".safetensors" or not self.out.absolute().parent.is_dir():
+            raise ConfigError(f"cannot write weights to {self.out}: pass a name that ends in .safetensors, in a folder that exists")
+        if not self.time_limit_s > 0 or (self.by_clock and math.isinf(self.time_limit_s)):
+            raise ConfigError(f"the time limit is {self.time_limit_s} s: pass seconds above 0 (a schedule by the clock needs one)")
+
+    @property
+    def checkpoint_path(self) -> Path:
+        """Where the state lies."""
+        return self.out.with_name(f"{self.out.stem}.checkpoint.safetensors")
+
+    def run(self, *, resume: bool = False) -> dict[str, Any]:
+        """Trains, and returns what was made: metrics, steps, seconds, files. With ``resume``, goes on from the checkpoint.
+
+        Raises NotFiniteError when the training diverges; the checkpoint before stays.
+        """
+        began = time.monotonic()
+        data = TrainingData.of(self.recipe, device=self.device)
+        beams = _beams(data)
+        state = _fresh(self.recipe, data, self.device)
+        if resume:
+            checkpoint.restore(self.checkpoint_path, state)
+        earlier = state.seconds
+        try:
+            self._steps(state, data, beams, lambda: time.monotonic() - began)
+        except KeyboardInterrupt:
+            state.seconds = earlier + time.monotonic() - began
+            checkpoint.save(self.checkpoint_path, state)
+            raise
+        state.seconds = earlier + time.monotonic() - began
+        checkpoint.save(self.checkpoint_path, state)
+        return self._finish(state, data, beams)
+
+    def _steps(self, state: State, data: TrainingData, beams: Beams, clock: Callable[[], float]) -> None:
+        steps, saved, earlier = self.recipe.optimiser.steps, clock(), state.seconds
+        network = torch.compile(state.network) if self.recipe.optimiser.compile else state.network
+        gathered = torch.tensor(state.total, dtype=torch.float64, device=self.device)
+        every = max(steps // POINTS, 1)
+        while state.step < steps and clock() < self.time_limit_s:
+            done = state.step / steps
+            done = max(done, clock() / self.time_limit_s) if self.by_clock else done
+            gathered += _step(network, state, data, beams, done)
+            state.step, state.counted = state.step + 1, state.counted + 1
+            if state.step % every == 0 or state.step == steps:
+                self._note(state, float(gathered))
+                gathered.zero_()
+            if state.step % self.recipe.validation.every == 0:
+                metrics = validation.denoising(averaged(state), data.held, beams, seed=self.recipe.seed)
+                state.curves["validation"].append({"step": state.step, "nmse_db": metrics["nmse_db"]})
+            state.total = 0.0
+            if clock() - saved > self.checkpoint_s:
+                state.total, state.seconds, saved = float(gathered), earlier + clock(), clock()
+                checkpoint.save(self.checkpoint_path, state)
+        state.total = float(gathered)
+
+    def _note(self, state: State, total: float) -> None:
+        mean = total / state.counted
+        if not math.isfinite(mean):
+            raise NotFiniteError(
+                f"the loss is {mean} at step {state.step}: lower optimiser.rate or optimiser.clip, or lengthen its warm-up"
+            )
+        state.curves["loss"].append({"step": state.step, "loss": mean})
+        state.counted = 0
+        self.on_step(state.step, mean)
+
+    def _finish(self, state: State, data: TrainingData, beams: Beams) -> dict[str, Any]:
+        network, recipe = averaged(state), self.recipe
+        metrics = validation.denoising(network, data.held, beams, seed=recipe.seed)
+        metrics |= {"steps": state.step, "parameters": sum(one.numel() for one in network.parameters())}
+        rows = recipe.kind == "channel"
+        header = weights.Header(
+            recipe.network,
+            recipe.network_config,
+            recipe.kind,
+            recipe.rows if rows else 0,
+            recipe.columns if rows else 0,
+            Path(recipe.data.sources[0].channel).name,
+            recipe.name,
+            recipe.seed,
+            metrics,
+        )
+        table = validation.calibration(network, data.held, beams, seed=recipe.seed) if rows else None
+        weights.save(self.out, network, header, covariance=data.covariance, calibration=table)
+        curves = write_curves(self.out.with_suffix(""), state.curves, header)
+        files = {"weights": str(self.out), "checkpoint": str(self.checkpoint_path), "curves": str(curves[0]), "picture": str(curves[1])}
+        finished = state.step >= recipe.optimiser.steps
+        return {"recipe": recipe.to_dict(), "device": str(self.device), "finished": finished, "steps": state.step} | {
+            "seconds": round(state.seconds, 3),
+            "metrics": metrics,
+            "files": files,
+        }
+
+
+def averaged(state: State) -> nn.Module:
+    """The averaged network, ready to use."""
+    network = copy.deepcopy(state.network)
+    network.load_state_dict(state.average)
+    return network.eval().requires_grad_(False)
+
+
+def _beams(data: TrainingData) -> Beams:
+    if data.covariance is None:
+        return Beams(None, data.held.abs().square().mean()[None])
+    return Beams.of(data.covariance, antennas=len(data.covariance), like=data.held)
+
+
+def _fresh(recipe: Recipe, data: TrainingData, device: torch.device) -> State:
+    """The network, from the recipe's seed; buffers that depend on the channel are set by its own ``prepare(covariance)``."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(derive(recipe.seed, "network"))
+        network = build(recipe.network, recipe.network_config)
+        if hasattr(network, "prepare"):
+            if data.covariance is None:
+                raise ConfigError(f"{recipe.network} is for rows of channels: train it with kind='channel'")
+            network.prepare(data.covariance.cpu())  # type: ignore[operator]
+    network = network.to(device).train()
+    settings = recipe.optimiser
+    optimiser = torch.optim.AdamW(
+        network.parameters(), settings.rate, betas=(0.9, settings.beta2), weight_decay=settings.weight_decay, foreach=True
+    )
+    return State(recipe, network, optimiser, {name: value.clone() for name, value in network.state_dict().items()})
+
+
+def rate_at(recipe: Recipe, step: int, done: float) -> float:
+    """Learning rate of step ``step``, when a share ``done`` of the training is over."""
+    settings = recipe.optimiser
+    rate = settings.rate * min(1.0, (step + 1) / max(settings.warmup, 1))
+    if settings.schedule == "constant":
+        return rate
+    return rate * (LAST_RATE + (1 - LAST_RATE) * 0.5 * (1 + math.cos(math.pi * min(done, 1.0))))
+
+
+def _step(network: Callable[..., Any], state: State, data: TrainingData, beams: Beams, done: float) -> Tensor:
+    """One optimiser step; returns the weighted error."""
+    recipe, settings = state.recipe, state.recipe.optimiser
+    for group in state.optimiser.param_groups:
+        group["lr"] = rate_at(recipe, state.step, done)
+    clean, white, draw = data.batch(recipe, state.step)
+    noise_var = noise_levels(recipe.noise, len(clean), generator=draw)
+    with torch.autocast(clean.device.type, torch.bfloat16, enabled=settings.autocast and clean.is_cuda):
+        total, parts = loss(network, clean, white, noise_var, noise=recipe.noise, beams=beams, nll=settings.nll)
+    state.optimiser.zero_grad()
+    total.backward()
+    nn.utils.clip_grad_norm_(state.network.parameters(), settings.clip)
+    state.optimiser.step()
+    _average(state, min(settings.ema, (1 + state.step) / (10 + state.step)))
+    return parts["error"].double()
+
+
+@torch.no_grad()
+def _average(state: State, decay: float) -> None:
+    own = state.network.state_dict()
+    moving = [name for name, value in own.items() if value.is_floating_point() or value.is_complex()]
+    kept, now = [state.average[name] for name in moving], [own[name].detach() for name in moving]
+    torch._foreach_mul_(kept, decay)
+    torch._foreach_add_(kept, now, alpha=1 - decay)

@@ -1,0 +1,214 @@
+"""Recipes: what to train, on what, and how; one TOML file each.
+
+>>> recipe = read("uma-gate")
+>>> recipe.network, recipe.data.sources[0].channel
+('gate', 'uma')
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ..errors import ConfigError, unknown
+from ..weights import KINDS
+
+FOLDER = Path(__file__).with_name("recipes")
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a share of the channels comes from. channel: a name of `forward.channels.CHANNELS`, an .npz bank, or "paths" (plane waves,
+    see `data.PlaneWaves`); weight: its share; limit: at most so many of a bank's channels; activity, power_control: of matrices."""
+
+    channel: str
+    weight: float = 1.0
+    limit: int = 0
+    activity: float = 0.1
+    power_control: bool = True
+
+
+@dataclass(frozen=True)
+class Data:
+    """Sources, the first of which is validated on; power_jitter_db: uniform spread to either side of every sample's power; sizes: of
+    matrices, [users, antennas], one of them a step."""
+
+    sources: tuple[Source, ...]
+    power_jitter_db: float = 0.0
+    sizes: tuple[tuple[int, int], ...] = ()
+
+
+@dataclass(frozen=True)
+class Noise:
+    """Noise levels sigma of training (total deviation of a complex entry). kind "log-uniform": between least and greatest; "log-normal":
+    around ``centre_db`` (of sigma^2) with a standard deviation of ``spread_db``, cut at least and greatest.
+
+    weighting "dsm": |error|^2 / sigma^2, which is score matching with lambda = sigma^2; "relative": |error|^2 over the error of LMMSE at
+    that level, which is the same at high SNR and does not drown in what no prior can tell at low SNR.
+    """
+
+    kind: str = "log-uniform"
+    least: float = 0.01
+    greatest: float = 30.0
+    centre_db: float = -5.0
+    spread_db: float = 8.0
+    weighting: str = "dsm"
+
+
+@dataclass(frozen=True)
+class Optimiser:
+    """AdamW and what goes with it. schedule: "constant" or "cosine" (to 1 % of the rate at the last step), after ``warmup`` steps; ema:
+    decay of the average that is validated and kept; clip: greatest gradient norm; nll: share of the Gaussian negative log-likelihood that
+    trains an error head on the detached error; autocast: bfloat16 on CUDA; compile: torch.compile."""
+
+    steps: int = 10_000
+    batch: int = 128
+    rate: float = 1e-3
+    schedule: str = "cosine"
+    warmup: int = 100
+    weight_decay: float = 0.0
+    beta2: float = 0.999
+    ema: float = 0.999
+    clip: float = 1.0
+    nll: float = 0.1
+    autocast: bool = False
+    compile: bool = False
+
+
+@dataclass(frozen=True)
+class Validation:
+    """``channels`` of the first source's training half that training never sees (for models without halves: of a seed of its own),
+    looked at every ``every`` steps."""
+
+    channels: int = 1024
+    every: int = 1000
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """name, summary; network: key of `networks.NETWORKS` with constructor arguments ``config`` (rows and columns are added for kind
+    "channel"); what the tables of the file say."""
+
+    name: str
+    network: str
+    data: Data
+    summary: str = ""
+    kind: str = "channel"
+    rows: int = 8
+    columns: int = 8
+    seed: int = 0
+    config: Mapping[str, Any] = field(default_factory=dict)
+    noise: Noise = Noise()
+    optimiser: Optimiser = Optimiser()
+    validation: Validation = Validation()
+
+    def __post_init__(self) -> None:
+        _one_of("kind", self.kind, KINDS)
+        _one_of("kind of noise levels", self.noise.kind, ("log-uniform", "log-normal"))
+        _one_of("weighting", self.noise.weighting, ("dsm", "relative"))
+        _one_of("schedule", self.optimiser.schedule, ("constant", "cosine"))
+        for what, value in (
+            ("steps", self.optimiser.steps),
+            ("batch", self.optimiser.batch),
+            ("validation channels", self.validation.channels),
+        ):
+            _require(value >= 1, f"{what} is {value}: pass 1 or more")
+        _require(self.validation.every >= 1, f"validation.every is {self.validation.every}: pass steps, 1 or more")
+        _require(0 < self.noise.least < self.noise.greatest, "noise levels: pass 0 < least < greatest")
+        _require(len(self.data.sources) > 0, "the recipe has no [[data.sources]]: name one channel or more")
+        _require(all(source.weight > 0 for source in self.data.sources), "weights of sources are shares: pass numbers above 0")
+        _require(
+            (self.kind == "matrix") == bool(self.data.sizes), "data.sizes: pass [users, antennas] pairs for kind matrix, otherwise none"
+        )
+        _require(self.optimiser.rate > 0 and 0 <= self.optimiser.ema < 1, "optimiser: pass a rate above 0 and an ema in [0, 1)")
+
+    @property
+    def network_config(self) -> dict[str, Any]:
+        """All constructor arguments of the network."""
+        array = {"rows": self.rows, "columns": self.columns} if self.kind == "channel" else {}
+        return {**array, **self.config}
+
+    def replace(self, **changes: Any) -> Recipe:
+        """A copy with some fields changed; ``steps`` is the optimiser's."""
+        if "steps" in changes:
+            changes["optimiser"] = dataclasses.replace(self.optimiser, steps=changes.pop("steps"))
+        return dataclasses.replace(self, **changes)
+
+    def with_bank(self, path: str) -> Recipe:
+        """A copy whose first source is the bank at ``path``."""
+        first = dataclasses.replace(self.data.sources[0], channel=path)
+        return self.replace(data=dataclasses.replace(self.data, sources=(first, *self.data.sources[1:])))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything, ready for JSON."""
+        return dataclasses.asdict(self)
+
+
+def available() -> list[str]:
+    """Names of the recipes that ship."""
+    return sorted(path.stem for path in FOLDER.glob("*.toml"))
+
+
+def read(name: str) -> Recipe:
+    """A recipe that ships, by name, or one's own, by the path of its .toml file.
+
+    Raises UnknownNameError (also for unknown fields: it lists the known), and ConfigError when the file or a value is off.
+    """
+    path = Path(name) if name.endswith(".toml") else FOLDER / f"{name}.toml"
+    if not path.is_file():
+        if name.endswith(".toml"):
+            raise ConfigError(f"no recipe at {name}: check the path")
+        raise unknown("recipe", name, [*available(), "FILE.toml"])
+    try:
+        document = tomllib.loads(path.read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{path} is not TOML: {error}") from None
+    return from_dict({"name": path.stem, **document})
+
+
+def from_dict(values: Mapping[str, Any]) -> Recipe:
+    """The inverse of `Recipe.to_dict`."""
+    values = dict(values)
+    for table, kind in _TABLES.items():
+        if table in values:
+            values[table] = _fields(kind, values[table], table)
+    for needed in ("network", "data"):
+        _require(needed in values, f"the recipe has no {needed}: see those that ship for an example")
+    made: Recipe = _fields(Recipe, values, "recipe")
+    return made
+
+
+def _data(values: Mapping[str, Any]) -> Data:
+    values = dict(values)
+    values["sources"] = tuple(_fields(Source, one, "data.sources") for one in values.get("sources", ()))
+    values["sizes"] = tuple((int(users), int(antennas)) for users, antennas in values.get("sizes", ()))
+    return Data(**values)
+
+
+def _fields(kind: Any, values: Any, where: str) -> Any:
+    _require(isinstance(values, Mapping), f"{where} of the recipe is {values!r:.40}: make it a table")
+    known = {item.name: item for item in dataclasses.fields(kind)}
+    for name, value in values.items():
+        if name not in known:
+            raise unknown(f"field of {where}", name, known)
+        default = known[name].default
+        if isinstance(default, int | float) and (isinstance(value, str) or isinstance(value, bool) != isinstance(default, bool)):
+            raise ConfigError(f"{name} of {where} is {value!r}: pass a value like {default!r}")
+    return _data(values) if kind is Data else kind(**values)
+
+
+def _one_of(what: str, value: str, known: tuple[str, ...]) -> None:
+    if value not in known:
+        raise unknown(what, value, known)
+
+
+def _require(condition: bool, message: str) -> None:
+    if not condition:
+        raise ConfigError(message)
+
+
+_TABLES = {"data": Data, "noise": Noise, "optimiser": Optimiser, "validation": Validation}
