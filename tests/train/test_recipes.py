@@ -166,8 +166,8 @@ def test_the_loss_is_denoising_score_matching():
 def test_relative_weighting_is_one_at_the_linear_estimate():
     noise_var, power = torch.tensor([0.01, 1.0, 100.0]), torch.tensor([0.5, 1.5])
     error = (power / (power + noise_var[:, None]) * noise_var[:, None]).mean(-1)
-    torch.testing.assert_close(level_weights(Noise(weighting="relative"), noise_var, power) * error, torch.ones(3))
-    torch.testing.assert_close(level_weights(Noise(), noise_var, power), 1 / noise_var)
+    torch.testing.assert_close(level_weights(Noise(weighting="relative"), noise_var[:, None], power) * error, torch.ones(3))
+    torch.testing.assert_close(level_weights(Noise(), noise_var[:, None], power), 1 / noise_var)
 
 
 def test_models_are_drawn_on_the_fly():

@@ -6,7 +6,7 @@ import copy
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +18,11 @@ from ..errors import ConfigError, NotFiniteError
 from ..networks import build
 from ..priors.beams import Beams
 from ..rng import derive
-from . import checkpoint, validation
+from . import checkpoint, policy, validation
 from .checkpoint import State
 from .curves import write_curves
 from .data import TrainingData
-from .objective import loss, noise_levels
+from .objective import loss, noise_levels, weigh
 from .recipe import Recipe
 
 POINTS = 200  # of the loss curve
@@ -65,8 +65,8 @@ class Training:
         """
         began = time.monotonic()
         data = TrainingData.of(self.recipe, device=self.device)
-        beams = _beams(data)
         state = _fresh(self.recipe, data, self.device)
+        beams = _beams(data, state.network)
         if resume:
             checkpoint.restore(self.checkpoint_path, state)
         earlier = state.seconds
@@ -147,7 +147,10 @@ def averaged(state: State) -> nn.Module:
     return network.eval().requires_grad_(False)
 
 
-def _beams(data: TrainingData) -> Beams:
+def _beams(data: TrainingData, network: nn.Module) -> Beams:
+    """Those of the network, where it has its own; otherwise eigenvectors of the channels' covariance."""
+    if hasattr(network, "basis"):
+        return Beams(network.basis.clone(), network.power.clone())  # type: ignore[operator]
     if data.covariance is None:
         return Beams(None, data.held.abs().square().mean()[None])
     return Beams.of(data.covariance, antennas=len(data.covariance), like=data.held)
@@ -162,6 +165,8 @@ def _fresh(recipe: Recipe, data: TrainingData, device: torch.device) -> State:
             if data.covariance is None:
                 raise ConfigError(f"{recipe.network} is for rows of channels: train it with kind='channel'")
             network.prepare(data.covariance.cpu())  # type: ignore[operator]
+    if recipe.policy.rows and not getattr(network, "coloured", False):
+        raise ConfigError(f"{recipe.network} takes white noise only: leave out the table [policy]")
     network = network.to(device).train()
     settings = recipe.optimiser
     optimiser = torch.optim.AdamW(
@@ -188,12 +193,24 @@ def _step(network: Callable[..., Any], state: State, data: TrainingData, beams: 
     noise_var = noise_levels(recipe.noise, len(clean), generator=draw)
     with torch.autocast(clean.device.type, torch.bfloat16, enabled=settings.autocast and clean.is_cuda):
         total, parts = loss(network, clean, white, noise_var, noise=recipe.noise, beams=beams, nll=settings.nll)
+        if recipe.policy.rows:
+            total = total + _in_use(state, data, beams, draw)
     state.optimiser.zero_grad()
     total.backward()
     nn.utils.clip_grad_norm_(state.network.parameters(), settings.clip)
     state.optimiser.step()
     _average(state, min(settings.ema, (1 + state.step) / (10 + state.step)))
     return parts["error"].double()
+
+
+def _in_use(state: State, data: TrainingData, beams: Beams, draw: torch.Generator) -> Tensor:
+    """The loss of rows out of the receiver's iterations, their share of the step's rows over that of the others."""
+    recipe = state.recipe
+    channels = beams.into(data.mixture.draw(recipe.policy.rows, generator=draw))
+    x, noise_var, clean = policy.rows(state.network, channels, recipe.policy, generator=draw)
+    mean, head = state.network.in_beams(x, noise_var)  # type: ignore[operator]
+    total, _ = weigh(mean - clean, head, noise_var, noise=recipe.noise, beams=replace(beams, basis=None), nll=recipe.optimiser.nll)
+    return total * (recipe.policy.rows / recipe.optimiser.batch)
 
 
 @torch.no_grad()

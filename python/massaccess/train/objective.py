@@ -15,6 +15,8 @@ from torch import Tensor
 from ..priors.beams import Beams
 from .recipe import Noise
 
+OUTLIER = 50.0  # of a row's weighted error, which is about 1: what a receiver that went astray made teaches nothing
+
 
 def noise_levels(noise: Noise, count: int, *, generator: torch.Generator) -> Tensor:
     """Noise variances sigma^2 [count]; with "log-uniform" this is sigma(t) of P1 with t uniform."""
@@ -27,10 +29,10 @@ def noise_levels(noise: Noise, count: int, *, generator: torch.Generator) -> Ten
 
 
 def level_weights(noise: Noise, noise_var: Tensor, power: Tensor) -> Tensor:
-    """Weight [R] of a squared error at noise_var [R]; ``power`` [M]: of each beam (of an entry, for matrices)."""
+    """Weight [R] of a squared error at noise_var [R M] or [R 1]; ``power`` [M]: of each beam (of an entry, for matrices)."""
     if noise.weighting == "dsm":
-        return 1 / noise_var
-    return 1 / (power / (power + noise_var[:, None]) * noise_var[:, None]).mean(-1)
+        return 1 / noise_var.mean(-1)
+    return 1 / (power / (power + noise_var) * noise_var).mean(-1)
 
 
 def loss(
@@ -43,15 +45,21 @@ def loss(
     beams: Beams,
     nll: float,
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """The loss, and its parts: ``error``, the weighted squared error of an entry, and ``nll``, the Gaussian negative log-likelihood of the
-    detached error in beams under the network's error head (``nll`` is its share; zero without a head)."""
+    """The loss in white noise of variance noise_var [R], and its parts; see `weigh`."""
     deviation = noise_var.sqrt().reshape(-1, *[1] * (clean.ndim - 1))
     mean, head = network(clean + deviation * white, noise_var)
-    miss = mean - clean
+    return weigh(mean - clean, head, noise_var[:, None], noise=noise, beams=beams, nll=nll)
+
+
+def weigh(
+    miss: Tensor, head: Tensor | None, noise_var: Tensor, *, noise: Noise, beams: Beams, nll: float
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """The loss of errors ``miss``, and its parts: ``error``, the weighted squared error of an entry, and ``nll``, the Gaussian negative
+    log-likelihood of the detached error in beams under the network's error head (``nll`` is its share; zero without a head)."""
     squared = (miss.real.square() + miss.imag.square()).flatten(1).mean(1)
-    error = (level_weights(noise, noise_var, beams.power) * squared).mean()
+    error = (level_weights(noise, noise_var, beams.power) * squared).clamp_max(OUTLIER).mean()
     if head is None or not nll:
         return error, {"error": error.detach()}
     found = beams.into(miss.detach()).abs().square()
-    surprise = (found / head + head.log() - noise_var.log()[:, None]).mean()
+    surprise = (found / head + head.log() - noise_var.log()).mean()
     return error + nll * surprise, {"error": error.detach(), "nll": surprise.detach()}

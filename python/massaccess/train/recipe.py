@@ -80,6 +80,21 @@ class Optimiser:
 
 
 @dataclass(frozen=True)
+class Policy:
+    """Rows of a step that come out of the receiver's own iterations (`policy.rows`), for networks that take coloured noise; ``rows`` = 0:
+    none. Bounds are inclusive: users; pilots_beyond_users; data symbols, where there are any (a share ``with_data`` of the steps);
+    received snr_db; ``iterations``: evaluations of the network before the one that is trained, at most."""
+
+    rows: int = 0
+    users: tuple[int, int] = (4, 16)
+    pilots_beyond_users: tuple[int, int] = (-4, 18)
+    data: tuple[int, int] = (10, 60)
+    with_data: float = 0.5
+    snr_db: tuple[float, float] = (-2.0, 20.0)
+    iterations: int = 3
+
+
+@dataclass(frozen=True)
 class Validation:
     """``channels`` of the first source's training half that training never sees (for models without halves: of a seed of its own),
     looked at every ``every`` steps."""
@@ -103,6 +118,7 @@ class Recipe:
     seed: int = 0
     config: Mapping[str, Any] = field(default_factory=dict)
     noise: Noise = Noise()
+    policy: Policy = Policy()
     optimiser: Optimiser = Optimiser()
     validation: Validation = Validation()
 
@@ -124,6 +140,7 @@ class Recipe:
         _require(
             (self.kind == "matrix") == bool(self.data.sizes), "data.sizes: pass [users, antennas] pairs for kind matrix, otherwise none"
         )
+        _require(self.policy.rows >= 0 and 2 <= self.policy.users[0] <= self.policy.users[1], "policy: pass rows >= 0, 2 or more users")
         _require(self.optimiser.rate > 0 and 0 <= self.optimiser.ema < 1, "optimiser: pass a rate above 0 and an ema in [0, 1)")
 
     @property
@@ -198,7 +215,9 @@ def _fields(kind: Any, values: Any, where: str) -> Any:
         default = known[name].default
         if isinstance(default, int | float) and (isinstance(value, str) or isinstance(value, bool) != isinstance(default, bool)):
             raise ConfigError(f"{name} of {where} is {value!r}: pass a value like {default!r}")
-    return _data(values) if kind is Data else kind(**values)
+    if kind is Data:
+        return _data(values)
+    return kind(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
 
 
 def _one_of(what: str, value: str, known: tuple[str, ...]) -> None:
@@ -211,4 +230,4 @@ def _require(condition: bool, message: str) -> None:
         raise ConfigError(message)
 
 
-_TABLES = {"data": Data, "noise": Noise, "optimiser": Optimiser, "validation": Validation}
+_TABLES = {"data": Data, "noise": Noise, "policy": Policy, "optimiser": Optimiser, "validation": Validation}
