@@ -312,7 +312,8 @@ class ChannelPrior(Prior, Protocol):
     def beams(self) -> Any: ...
 
     def in_beams(self, x: Tensor, noise_var: Tensor) -> tuple[Tensor, Tensor]:
-        """E[x0 | x] [... M] and the variance of each of its entries [... M], all in beams, for x = x0 + sqrt(noise_var [...]) CN(0, I)."""
+        """E[x0 | x] [... M] and the variance of each of its entries [... M] for x = x0 + sqrt(noise_var) CN(0, I), all in beams;
+        noise_var [... M] or [... 1]. A prior made for white noise takes the mean over the beams."""
         ...
 
 

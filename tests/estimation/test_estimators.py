@@ -63,9 +63,10 @@ def test_compiled_lmmse_equals_batched():
     present[1, 3:] = False
     gain[1, 3:] = 0
     sent[1, :, 3:] = 0
-    prior = torch.rand(6, dtype=torch.float64) + 0.5
-    left = lmmse._compiled(rx, sent, 1 / noise, prior, present)
-    right = lmmse._batched(rx, sent, 1 / noise, prior, present)
+    prec = torch.rand(*present.shape, 6, dtype=torch.float64, generator=generator(2)) + 0.5
+    shift = complex_normal(*present.shape, 6, generator=generator(3), dtype=torch.complex128)
+    left = lmmse._compiled(rx, sent, 1 / noise, prec, shift, present)
+    right = lmmse._batched(rx, sent, 1 / noise, prec, shift, present)
     for one, other in zip(left, right, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-8, atol=1e-10)
 

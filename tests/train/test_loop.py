@@ -109,6 +109,23 @@ def test_a_training_that_diverges_says_so(tmp_path):
         train(tmp_path, wild)
 
 
+def test_a_network_with_beams_of_its_own_and_an_error_head(tmp_path):
+    values = TINY.to_dict() | {"network": "gate", "config": {"stages": 1, "hidden": 16}}
+    values["noise"] = {**values["noise"], "coloured": 0.5}
+    setup = from_dict(values).replace(steps=60)
+    result = train(tmp_path, setup)
+    found = weights.load(tmp_path / "tiny.safetensors")
+    assert all(0.5 < ratio < 2 for ratio in result["metrics"]["error_ratio"])
+    assert all(ours < linear + 1 for ours, linear in zip(result["metrics"]["nmse_db"], result["metrics"]["lmmse_db"], strict=True))
+    for dtype in (torch.complex64, torch.complex128):
+        prior = weights.prior_of(found, torch.device("cpu"), dtype)
+        assert prior.beams.basis is not None and prior.beams.basis.dtype == dtype
+        x = torch.randn(3, 16, dtype=dtype)
+        direct, _ = found.network(x.to(torch.complex64), torch.full((3,), 0.2))
+        mean, _ = prior.moments(x, torch.full((3,), 0.2, dtype=x.real.dtype).sqrt())
+        torch.testing.assert_close(mean.to(torch.complex64), direct, rtol=1e-3, atol=1e-4)
+
+
 def test_matrices(tmp_path):
     values = TINY.to_dict() | {
         "network": "refinenet",

@@ -200,14 +200,14 @@ def test_precision_follows_the_observation(file, dtype):
         object.__setattr__(obs, name, getattr(obs, name).to(dtype))
     prior = weights.choose(str(file), obs)
     x = torch.randn(2, 3, 16, dtype=dtype)
-    mean, error = prior.in_beams(x, torch.full((2, 3), 0.1, dtype=x.real.dtype))
+    mean, error = prior.in_beams(x, torch.full((2, 3, 1), 0.1, dtype=x.real.dtype))
     assert mean.dtype == dtype and error.dtype == x.real.dtype and error.shape == x.shape
     assert prior.moments(x, x.real[..., 0].abs() + 0.1)[1].shape == (2, 3)
 
 
 def test_the_calibration_is_interpolated_in_decibels(file):
     prior = weights.choose(str(file), observation())
-    error = prior._calibrated(torch.tensor([0.001, 0.01, 0.1, 1.0, 5.0]))
+    error = prior._error(torch.tensor([0.001, 0.01, 0.1, 1.0, 5.0]))
     torch.testing.assert_close(error[:, 0], torch.tensor([0.01, 0.01, (0.01 * 0.4) ** 0.5, 0.4, 0.4]))
 
 

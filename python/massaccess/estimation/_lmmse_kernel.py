@@ -19,10 +19,10 @@ def _accumulate(weight, first, second, total_r, total_i, factor_r, factor_i):
 
 
 @njit(cache=True, nogil=True, fastmath=True)
-def estimate(first, last, rx_r, rx_i, sent_r, sent_i, weight, prior, count, mean_r, mean_i, error):
-    """For the frames first..last and each beam m: (S^H W_m S + prior_m I)^-1 S^H W_m rx_m and the diagonal of that inverse.
+def estimate(first, last, rx_r, rx_i, sent_r, sent_i, weight, prec, shift_r, shift_i, count, mean_r, mean_i, error):
+    """For the frames first..last and each beam m: (S^H W_m S + diag(prec_m))^-1 (S^H W_m rx_m + shift_m) and the diagonal of that inverse.
 
-    rx [B T M]; sent [B T K]; weight [B T M or 1]; prior [M], reciprocal powers; count [B] users, the first ones; out [B K M].
+    rx [B T M]; sent [B T K]; weight [B T M or 1]; prec and shift [B K M]; count [B] users, the first ones; out [B K M].
     """
     times, antennas = rx_r.shape[1], rx_r.shape[2]
     users = sent_r.shape[2]
@@ -43,8 +43,9 @@ def estimate(first, last, rx_r, rx_i, sent_r, sent_i, weight, prior, count, mean
                     yr[t, w] = row[t, w] * rx_r[frame, t, start + w]
                     yi[t, w] = row[t, w] * rx_i[frame, t, start + w]
             for i in range(size):
-                xr[i] = 0.0
-                xi[i] = 0.0
+                for w in range(LANES):
+                    xr[i, w] = shift_r[frame, i, start + w] if w < width else 0.0
+                    xi[i, w] = shift_i[frame, i, start + w] if w < width else 0.0
                 for t in range(times):
                     cr, ci = sent_r[frame, t, i], sent_i[frame, t, i]
                     for w in range(LANES):
@@ -59,7 +60,7 @@ def estimate(first, last, rx_r, rx_i, sent_r, sent_i, weight, prior, count, mean
                     for t in range(0, even, 2):
                         _accumulate(row, t, t + 1, ar[i, j], ai[i, j], pr, pi)
                 for w in range(LANES):
-                    ar[i, i, w] += prior[start + w] if w < width else 1.0
+                    ar[i, i, w] += prec[frame, i, start + w] if w < width else 1.0
             solve(ar, ai, size, xr, xi, var, br, bi)
             for i in range(size):
                 for w in range(width):

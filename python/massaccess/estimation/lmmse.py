@@ -17,39 +17,47 @@ from .estimate import ChannelEstimate
 class Lmmse:
     """E[channel | rx] for user k's channel ~ CN(0, gain_k R), with R the covariance behind ``beams``: identity, sample or given.
 
-    In the eigenbasis of R the beams separate: with S the symbols times the root of the gains, W_m the reciprocal noise variances of beam m
-    and r_m its power, the estimate is (S^H W_m S + I / r_m)^-1 S^H W_m y_m, one K x K system a beam. This is the LMMSE estimator of
+    In the eigenbasis of R the beams separate: with S the symbols, W_m the reciprocal noise variances of beam m and r_m its power, the
+    estimate is (S^H W_m S + diag(1 / (gain_k r_m)))^-1 S^H W_m y_m, one K x K system a beam. This is the LMMSE estimator of
     P1 eq. (32)-(33) without its M K x M K inverse, and with noise that may differ from beam to beam.
     """
 
     def __call__(self, rx: Tensor, sent: Tensor, *, noise_var: Tensor, gain: Tensor, present: Tensor, beams: Beams) -> ChannelEstimate:
         """Channel, in beams, of rx [B T M] (in beams) = sent [B T K] channel [B K M] + noise of variance noise_var [B T M] or [B T 1];
         gain [B K]: mean power of each user; present [B K] bool: slots that are taken, the first ones."""
-        scale = gain.sqrt()[..., None]
-        run = _compiled if rx.device.type == "cpu" else _batched
-        mean, error = run(rx, sent * scale.mT, 1 / noise_var, 1 / beams.power, present)
-        return ChannelEstimate(mean * scale, error * scale.square())
+        power = torch.where(present, gain, 1)[..., None] * beams.power
+        return combine(
+            rx, sent, noise_var=noise_var, known=ChannelEstimate(torch.zeros_like(power, dtype=rx.dtype), power), present=present
+        )
 
 
-def _compiled(rx: Tensor, sent: Tensor, weight: Tensor, prior: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
+def combine(rx: Tensor, sent: Tensor, *, noise_var: Tensor, known: ChannelEstimate, present: Tensor) -> ChannelEstimate:
+    """The posterior of channels that are CN(known.mean, known.error), entry by entry in beams, given rx as `Lmmse` takes it."""
+    run = _compiled if rx.device.type == "cpu" else _batched
+    prec = 1 / known.error
+    mean, error = run(rx, sent, 1 / noise_var, prec, known.mean * prec, present)
+    return ChannelEstimate(mean, error)
+
+
+def _compiled(rx: Tensor, sent: Tensor, weight: Tensor, prec: Tensor, shift: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
     from . import _lmmse_kernel as kernel
 
     frames, slots = present.shape
     out = torch.zeros(3, frames, slots, rx.shape[2], dtype=torch.float64)
-    fixed = (*split(rx), *split(sent), weight.double().contiguous().numpy(), prior.double().numpy(), present.sum(1).numpy())
-    over_frames(kernel.estimate, frames, *fixed, *out.numpy())
+    known = (weight.double().contiguous().numpy(), prec.double().contiguous().numpy(), *split(shift))
+    over_frames(kernel.estimate, frames, *split(rx), *split(sent), *known, present.sum(1).numpy(), *out.numpy())
     return torch.complex(out[0], out[1]).to(rx.dtype), out[2].to(rx.real.dtype)
 
 
-def _batched(rx: Tensor, sent: Tensor, weight: Tensor, prior: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
+def _batched(rx: Tensor, sent: Tensor, weight: Tensor, prec: Tensor, shift: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
     """The same in tensor operations: the path for a GPU."""
     frames, _, slots = sent.shape
     sent = sent * present[:, None, :]
     pairs = (sent.conj()[..., None] * sent[..., None, :]).flatten(2)
     rows = weight.expand(rx.shape).mT.contiguous()
     gram = torch.complex(rows @ pairs.real, rows @ pairs.imag).reshape(frames, -1, slots, slots)
-    inverse = torch.linalg.inv(gram + torch.diag_embed(prior[:, None].expand(-1, slots)).to(gram.dtype))
-    mean = (inverse @ (sent.mH @ (rx * weight)).mT[..., None])[..., 0].mT
+    inverse = torch.linalg.inv(gram + torch.diag_embed(prec.mT).to(gram.dtype))
+    mean = (inverse @ (sent.mH @ (rx * weight) + shift).mT[..., None])[..., 0].mT
     error = inverse.diagonal(dim1=-2, dim2=-1).real.mT
     here = present[..., None]
     return mean * here, error * here

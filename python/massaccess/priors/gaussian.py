@@ -29,11 +29,10 @@ class Gaussian:
 
     def in_beams(self, x: Tensor, noise_var: Tensor) -> tuple[Tensor, Tensor]:
         """As `core.ChannelPrior` says."""
-        power, noise = self.beams.power, noise_var[..., None]
-        shrink = power / (power + noise)
-        return shrink * x, (shrink * noise).expand(x.shape)
+        shrink = self.beams.power / (self.beams.power + noise_var)
+        return shrink * x, (shrink * noise_var).expand(x.shape)
 
     def moments(self, x: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
         """E[h | x] [... M] and the mean variance of its entries [...] for rows x [... M] = h + sigma [...] CN(0, I)."""
-        mean, error = self.in_beams(self.beams.into(x), sigma.square())
+        mean, error = self.in_beams(self.beams.into(x), sigma.square()[..., None])
         return self.beams.back(mean), error.mean(-1)

@@ -22,7 +22,7 @@ from . import checkpoint, validation
 from .checkpoint import State
 from .curves import write_curves
 from .data import TrainingData
-from .objective import loss, noise_levels
+from .objective import loss, noise_levels, profiles
 from .recipe import Recipe
 
 POINTS = 200  # of the loss curve
@@ -65,8 +65,8 @@ class Training:
         """
         began = time.monotonic()
         data = TrainingData.of(self.recipe, device=self.device)
-        beams = _beams(data)
         state = _fresh(self.recipe, data, self.device)
+        beams = _beams(data, state.network)
         if resume:
             checkpoint.restore(self.checkpoint_path, state)
         earlier = state.seconds
@@ -82,19 +82,20 @@ class Training:
 
     def _steps(self, state: State, data: TrainingData, beams: Beams, clock: Callable[[], float]) -> None:
         steps, saved, earlier = self.recipe.optimiser.steps, clock(), state.seconds
-        network = torch.compile(state.network) if self.recipe.optimiser.compile else state.network
+        denoiser = _denoiser(state.network, beams)
+        denoiser = torch.compile(denoiser) if self.recipe.optimiser.compile else denoiser
         gathered = torch.tensor(state.total, dtype=torch.float64, device=self.device)
         every = max(steps // POINTS, 1)
         while state.step < steps and clock() < self.time_limit_s:
             done = state.step / steps
             done = max(done, clock() / self.time_limit_s) if self.by_clock else done
-            gathered += _step(network, state, data, beams, done)
+            gathered += _step(denoiser, state, data, beams, done)
             state.step, state.counted = state.step + 1, state.counted + 1
             if state.step % every == 0 or state.step == steps:
                 self._note(state, float(gathered))
                 gathered.zero_()
             if state.step % self.recipe.validation.every == 0:
-                metrics = validation.denoising(averaged(state), data.held, beams, seed=self.recipe.seed)
+                metrics = validation.denoising(averaged(state), data.held, _linear(data), seed=self.recipe.seed)
                 state.curves["validation"].append({"step": state.step, "nmse_db": metrics["nmse_db"]})
             state.total = 0.0
             if clock() - saved > self.checkpoint_s:
@@ -114,7 +115,7 @@ class Training:
 
     def _finish(self, state: State, data: TrainingData, beams: Beams) -> dict[str, Any]:
         network, recipe = averaged(state), self.recipe
-        metrics = validation.denoising(network, data.held, beams, seed=recipe.seed)
+        metrics = validation.denoising(network, data.held, _linear(data), seed=recipe.seed)
         metrics |= {"steps": state.step, "parameters": sum(one.numel() for one in network.parameters())}
         rows = recipe.kind == "channel"
         header = weights.Header(
@@ -147,10 +148,35 @@ def averaged(state: State) -> nn.Module:
     return network.eval().requires_grad_(False)
 
 
-def _beams(data: TrainingData) -> Beams:
+def _linear(data: TrainingData) -> Beams:
+    """Where the linear estimator is diagonal; for matrices, the scalar one."""
     if data.covariance is None:
         return Beams(None, data.held.abs().square().mean()[None])
     return Beams.of(data.covariance, antennas=len(data.covariance), like=data.held)
+
+
+def _beams(data: TrainingData, network: nn.Module) -> Beams:
+    """Where the network's errors are nearly uncorrelated."""
+    return _linear(data) if data.covariance is None else weights.beams_of(network, data.covariance, like=data.held)
+
+
+def _coloured(network: nn.Module) -> bool:
+    """Whether the network takes noise that differs from beam to beam (then it has a method ``in_beams``)."""
+    return bool(getattr(network, "coloured", False))
+
+
+def _denoiser(network: nn.Module, beams: Beams) -> Callable[..., Any]:
+    """Rows in beams to mean in beams and error; for matrices, the network itself."""
+    if _coloured(network):
+        return network.in_beams  # type: ignore[return-value]
+    if beams.basis is None:
+        return network
+
+    def turned(x: Tensor, noise_var: Tensor) -> tuple[Tensor, Tensor | None]:
+        mean, error = network(beams.back(x), noise_var)
+        return beams.into(mean), error
+
+    return turned
 
 
 def _fresh(recipe: Recipe, data: TrainingData, device: torch.device) -> State:
@@ -179,27 +205,30 @@ def rate_at(recipe: Recipe, step: int, done: float) -> float:
     return rate * (LAST_RATE + (1 - LAST_RATE) * 0.5 * (1 + math.cos(math.pi * min(done, 1.0))))
 
 
-def _step(network: Callable[..., Any], state: State, data: TrainingData, beams: Beams, done: float) -> Tensor:
+def _step(denoiser: Callable[..., Any], state: State, data: TrainingData, beams: Beams, done: float) -> Tensor:
     """One optimiser step; returns the weighted error."""
     recipe, settings = state.recipe, state.recipe.optimiser
     for group in state.optimiser.param_groups:
         group["lr"] = rate_at(recipe, state.step, done)
     clean, white, draw = data.batch(recipe, state.step)
-    noise_var = noise_levels(recipe.noise, len(clean), generator=draw)
+    level = noise_levels(recipe.noise, len(clean), generator=draw)
+    noise_var = profiles(recipe.noise, level, beams.power, generator=draw) if _coloured(state.network) else level[:, None]
+    clean = clean if recipe.kind == "matrix" else beams.into(clean)
+    noisy = clean + (noise_var.sqrt() if clean.ndim == 2 else noise_var.sqrt()[..., None]) * white
     with torch.autocast(clean.device.type, torch.bfloat16, enabled=settings.autocast and clean.is_cuda):
-        total, parts = loss(network, clean, white, noise_var, noise=recipe.noise, beams=beams, nll=settings.nll)
+        error, surprise = loss(denoiser, clean, noisy, noise_var, noise=recipe.noise, power=beams.power)
+        total = error + settings.nll * surprise
     state.optimiser.zero_grad()
     total.backward()
     nn.utils.clip_grad_norm_(state.network.parameters(), settings.clip)
     state.optimiser.step()
     _average(state, min(settings.ema, (1 + state.step) / (10 + state.step)))
-    return parts["error"].double()
+    return error.detach().double()
 
 
 @torch.no_grad()
 def _average(state: State, decay: float) -> None:
-    own = state.network.state_dict()
-    moving = [name for name, value in own.items() if value.is_floating_point() or value.is_complex()]
-    kept, now = [state.average[name] for name in moving], [own[name].detach() for name in moving]
+    now = dict(state.network.named_parameters())
+    kept = [state.average[name] for name in now]
     torch._foreach_mul_(kept, decay)
-    torch._foreach_add_(kept, now, alpha=1 - decay)
+    torch._foreach_add_(kept, [value.detach() for value in now.values()], alpha=1 - decay)

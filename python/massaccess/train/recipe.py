@@ -49,6 +49,8 @@ class Noise:
 
     weighting "dsm": |error|^2 / sigma^2, which is score matching with lambda = sigma^2; "relative": |error|^2 over the error of LMMSE at
     that level, which is the same at high SNR and does not drown in what no prior can tell at low SNR.
+
+    ``coloured``: share of samples whose noise differs from beam to beam, for networks that take such noise (see `objective.profiles`).
     """
 
     kind: str = "log-uniform"
@@ -57,6 +59,7 @@ class Noise:
     centre_db: float = -5.0
     spread_db: float = 8.0
     weighting: str = "dsm"
+    coloured: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -118,6 +121,7 @@ class Recipe:
         ):
             _require(value >= 1, f"{what} is {value}: pass 1 or more")
         _require(self.validation.every >= 1, f"validation.every is {self.validation.every}: pass steps, 1 or more")
+        _require(0 <= self.noise.coloured <= 1, f"noise.coloured is {self.noise.coloured}: a share, 0 to 1")
         _require(0 < self.noise.least < self.noise.greatest, "noise levels: pass 0 < least < greatest")
         _require(len(self.data.sources) > 0, "the recipe has no [[data.sources]]: name one channel or more")
         _require(all(source.weight > 0 for source in self.data.sources), "weights of sources are shares: pass numbers above 0")

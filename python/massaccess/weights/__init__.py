@@ -10,8 +10,6 @@
 
 from __future__ import annotations
 
-import copy
-import functools
 import warnings
 from pathlib import Path
 
@@ -21,9 +19,8 @@ from torch.utils.weak import WeakTensorKeyDictionary
 
 from ..core import ChannelPrior, Observation
 from ..errors import ConfigError, MassaccessWarning, ShapeError
-from ..priors.beams import Beams
 from ..priors.gaussian import Gaussian
-from ..priors.learned import Learned
+from .prior import beams_of, prior_of
 from .shipped import INDEX, Shipped, available, load
 from .stored import FORMAT, KINDS, Header, Trained, read, save
 
@@ -34,10 +31,12 @@ __all__ = [
     "Shipped",
     "Trained",
     "available",
+    "beams_of",
     "choose",
     "covariance_distance",
     "explain",
     "load",
+    "prior_of",
     "read",
     "save",
     "warn_unless_fit",
@@ -57,7 +56,7 @@ def choose(name: str, obs: Observation, *, index: Path = INDEX) -> ChannelPrior:
     trained = _select(name, obs, index)[0]
     if trained is None:
         return Gaussian.of(obs.channel_cov, antennas=obs.antennas, like=obs.pilot_rx)
-    return _prior(trained, obs.pilot_rx.device, obs.pilot_rx.dtype)
+    return prior_of(trained, obs.pilot_rx.device, obs.pilot_rx.dtype)
 
 
 def explain(name: str, obs: Observation, *, index: Path = INDEX) -> str:
@@ -128,16 +127,6 @@ def _distance(covariance: Tensor | None, trained: Trained) -> float:
     if trained.sha256 not in known:
         known[trained.sha256] = covariance_distance(covariance, trained.covariance)
     return known[trained.sha256]
-
-
-@functools.lru_cache(maxsize=16)
-def _prior(trained: Trained, device: torch.device, dtype: torch.dtype) -> Learned:
-    real = torch.empty(0, dtype=dtype).real.dtype
-    network = copy.deepcopy(trained.network).to(device=device, dtype=real)
-    like = torch.empty(0, dtype=dtype, device=device)
-    covariance = None if trained.covariance is None else trained.covariance.clone()  # Beams remembers one precision a tensor
-    table = None if trained.calibration is None else trained.calibration.to(device=device, dtype=real)
-    return Learned(network, Beams.of(covariance, antennas=trained.header.antennas, like=like), table)
 
 
 _DISTANCES = WeakTensorKeyDictionary()
