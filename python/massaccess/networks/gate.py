@@ -33,7 +33,7 @@ class GatedDenoiser(nn.Module):
         super().__init__()
         self.rows, self.columns, self.floor = rows, columns, floor
         antennas, atoms = rows * columns, rows * columns * oversampling**2
-        self.register_buffer("basis", torch.eye(antennas, dtype=torch.complex64))
+        self.register_buffer("turn", torch.view_as_real(torch.eye(antennas, dtype=torch.complex64)))
         self.register_buffer("power", torch.ones(antennas))
         steering = torch.kron(_steering(rows, oversampling), _steering(columns, oversampling))
         self.analysis = nn.ParameterList(nn.Parameter(torch.view_as_real(steering.conj().resolve_conj())) for _ in range(stages))
@@ -45,13 +45,18 @@ class GatedDenoiser(nn.Module):
         self.gates = nn.ModuleList(_zeroed(nn.Linear(hidden, 2 * atoms)) for _ in range(stages))
         self.head = nn.Sequential(nn.Linear(2 * antennas + hidden, 128), nn.SiLU(), _zeroed(nn.Linear(128, antennas)))
 
+    @property
+    def basis(self) -> Tensor:
+        """Antenna rows [R M] turn into beams with this [M M] complex."""
+        return torch.view_as_complex(self.turn)
+
     @torch.no_grad()
     def prepare(self, covariance: Tensor) -> None:
         """Sets beams and their powers from E[h h^H] [M M] of the training channels, and turns the dictionary into beams; call it once."""
         basis = separable_basis(covariance, self.rows, self.columns).to(self.basis.device)
         power = torch.einsum("im,ij,jm->m", basis, covariance.to(basis), basis.conj()).real
         self.power.copy_(power.clamp_min(POWER_FLOOR * power.mean()))
-        self.basis.copy_(basis)
+        self.turn.copy_(torch.view_as_real(basis))
         for analysis, synthesis in zip(self.analysis, self.synthesis, strict=True):
             analysis.copy_(torch.view_as_real((basis.mH @ torch.view_as_complex(analysis)).contiguous()))
             synthesis.copy_(torch.view_as_real((torch.view_as_complex(synthesis) @ basis).contiguous()))

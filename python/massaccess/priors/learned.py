@@ -19,12 +19,13 @@ class Learned:
 
     Channels whose estimated power lies outside ``power_range`` are scaled into it: D'(x, s^2) = a D(x / a, s^2 / a^2), with a = 1 inside, so
     nothing is lost where the network was trained. (Normalising always costs up to 0.15 dB: the power itself is information.)
-    ``calibration`` (log noise variance [S] rising, log error [S M]) stands in where the network predicts no error of its own.
+    ``calibration`` [S 1+M] (noise variances, rising, and the error variance of each beam there) stands in where the network predicts no
+    error of its own.
     """
 
     network: nn.Module = field(repr=False)
     beams: Beams = field(repr=False)
-    calibration: tuple[Tensor, Tensor] | None = field(default=None, repr=False)
+    calibration: Tensor | None = field(default=None, repr=False)
     power_range: tuple[float, float] = POWER_RANGE
 
     def moments(self, x: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
@@ -55,11 +56,12 @@ class Learned:
         return self.beams.into(mean), self._error(level) if error is None else error
 
     def _error(self, level: Tensor) -> Tensor:
-        """The calibration table at the noise variances ``level`` [R], linear between its logarithms; beyond its ends, its ends."""
+        """Error variances [R M] at the noise variances ``level`` [R]: the table, linear between its logarithms; beyond its ends, its ends."""
         if self.calibration is None:
             return self.beams.power * level[:, None] / (self.beams.power + level[:, None])
-        grid, table = self.calibration
-        spot = torch.log(level).clamp(grid[0], grid[-1])
-        upper = torch.searchsorted(grid, spot).clamp(1, len(grid) - 1)
-        share = ((spot - grid[upper - 1]) / (grid[upper] - grid[upper - 1]))[:, None]
-        return torch.exp(table[upper - 1] * (1 - share) + table[upper] * share)
+        table = self.calibration.log()
+        spot = level.log().clamp(table[0, 0], table[-1, 0])
+        upper = torch.searchsorted(table[:, 0].contiguous(), spot).clamp(1, len(table) - 1)
+        low, high = table[upper - 1], table[upper]
+        share = ((spot - low[:, 0]) / (high[:, 0] - low[:, 0]))[:, None]
+        return torch.lerp(low[:, 1:], high[:, 1:], share).exp()

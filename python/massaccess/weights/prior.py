@@ -28,9 +28,8 @@ def prior_of(trained: Trained, device: torch.device, dtype: torch.dtype) -> Lear
     assert trained.covariance is not None
     like = torch.empty(0, dtype=dtype, device=device)
     network = _moved(copy.deepcopy(trained.network), like)
-    table = None if trained.calibration is None else trained.calibration.log().to(like.real)
-    calibration = None if table is None else (table[:, 0].contiguous(), table[:, 1:].contiguous())
-    return Learned(network, beams_of(network, trained.covariance, like=like), calibration)
+    table = None if trained.calibration is None else trained.calibration.to(like.real)
+    return Learned(network, beams_of(network, trained.covariance, like=like), table)
 
 
 def _moved(network: nn.Module, like: Tensor) -> nn.Module:
