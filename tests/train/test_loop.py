@@ -138,6 +138,17 @@ def test_matrices(tmp_path):
     assert header.kind == "matrix" and header.antennas == 0
 
 
+@pytest.mark.gpu
+@pytest.mark.parametrize("name", ["ncsnpp", "gate"])
+def test_on_a_gpu_with_mixed_precision(tmp_path, name):
+    values = TINY.to_dict() | ({"network": "gate", "config": {"stages": 1, "hidden": 16}} if name == "gate" else {})
+    values["optimiser"] = {**values["optimiser"], "autocast": True}
+    result = train(tmp_path, from_dict(values), device=torch.device("cuda"))
+    assert all(math.isfinite(value) for value in result["metrics"]["nmse_db"])
+    again = train(tmp_path, from_dict(values), device=torch.device("cuda"), resume=True)
+    assert again["metrics"] == result["metrics"]
+
+
 def test_resume_wants_the_same_recipe_and_a_whole_file(tmp_path):
     train(tmp_path)
     with pytest.raises(ConfigError, match="seed differ"):

@@ -218,6 +218,10 @@ def test_what_ships_loads_and_beats_lmmse():
             assert all(a < b for a, b in zip(found.metrics["nmse_db"], found.metrics["lmmse_db"], strict=True))
 
 
+def test_every_file_that_lies_here_is_in_the_index():
+    assert {path.name for path in weights.INDEX.parent.glob("*.safetensors")} == {one.path.name for one in weights.available().values()}
+
+
 def test_distance():
     assert weights.covariance_distance(covariance(), 3 * covariance()) == pytest.approx(0, abs=1e-6)
     assert weights.covariance_distance(torch.eye(16) + 0j, covariance()) > weights.LARGEST_DISTANCE

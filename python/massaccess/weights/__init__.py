@@ -26,6 +26,7 @@ from .stored import FORMAT, KINDS, Header, Trained, read, save
 
 __all__ = [
     "FORMAT",
+    "INDEX",
     "KINDS",
     "Header",
     "Shipped",
