@@ -17,8 +17,10 @@ from massaccess.errors import ConfigError, FormatError, MassaccessWarning, NotFi
 from massaccess.forward.channels import make_channel
 from massaccess.forward.simulate import Simulation
 from massaccess.networks import build
+from massaccess.priors.bernoulli_gaussian import BernoulliGaussian
 from massaccess.priors.gaussian import Gaussian
 from massaccess.priors.learned import Learned
+from massaccess.priors.learned_matrix import LearnedMatrix
 
 CONFIG = {"rows": 4, "columns": 4, "width": 8, "multipliers": [1, 2], "attention": []}
 SYSTEM = SystemConfig(rows=4, columns=4, users=6, pilot_len=4, data_len=3, channel="kronecker")
@@ -191,6 +193,18 @@ def test_a_prior_of_matrices_is_no_prior_of_rows(tmp_path):
     weights.save(path, build("refinenet", config), header(network="refinenet", kind="matrix", config=config, rows=0, columns=0))
     with pytest.raises(ConfigError, match="whole matrices"):
         weights.choose(str(path), observation())
+    prior = weights.choose_matrix(str(path), observation(users=9))
+    assert isinstance(prior, LearnedMatrix)
+    mean, var = prior.moments(torch.randn(2, 9, 16, dtype=torch.complex64), torch.tensor(0.3))
+    assert mean.shape == (2, 9, 16) and var.shape == (2, 9)
+    with pytest.raises(ShapeError, match="6 and 16"):
+        weights.choose_matrix(str(path), observation())
+
+
+def test_the_closed_form_of_matrices_is_the_default(file):
+    assert isinstance(weights.choose_matrix("auto", observation()), BernoulliGaussian)
+    with pytest.raises(ConfigError, match="single rows"):
+        weights.choose_matrix(str(file), observation())
 
 
 @pytest.mark.parametrize("dtype", [torch.complex64, torch.complex128])

@@ -17,10 +17,12 @@ import torch
 from torch import Tensor
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from ..core import ChannelPrior, Observation
+from ..core import ChannelPrior, Observation, Prior
 from ..errors import ConfigError, MassaccessWarning, ShapeError
+from ..networks.refinenet import SMALLEST
+from ..priors.bernoulli_gaussian import BernoulliGaussian
 from ..priors.gaussian import Gaussian
-from .prior import beams_of, prior_of
+from .prior import beams_of, matrix_prior_of, prior_of
 from .shipped import INDEX, Shipped, available, load
 from .stored import FORMAT, KINDS, Header, Trained, read, save
 
@@ -34,6 +36,7 @@ __all__ = [
     "available",
     "beams_of",
     "choose",
+    "choose_matrix",
     "covariance_distance",
     "explain",
     "load",
@@ -58,6 +61,23 @@ def choose(name: str, obs: Observation, *, index: Path = INDEX) -> ChannelPrior:
     if trained is None:
         return Gaussian.of(obs.channel_cov, antennas=obs.antennas, like=obs.pilot_rx)
     return prior_of(trained, obs.pilot_rx.device, obs.pilot_rx.dtype)
+
+
+def choose_matrix(name: str, obs: Observation, *, index: Path = INDEX) -> Prior:
+    """The prior of whole matrices [B N M], rows of silent users zero, called ``name``.
+
+    "bernoulli-gaussian", which "auto" takes: the closed form with the users' mean powers. A name of `available`, or a weights file, of kind
+    "matrix": that network (UnknownNameError, ConfigError, FormatError; ShapeError below `SMALLEST` users or antennas).
+    """
+    if name in ("bernoulli-gaussian", "auto"):
+        power = obs.pilot_rx.real.new_ones(obs.users) if obs.user_gain is None else obs.user_gain
+        return BernoulliGaussian(obs.activity, power)
+    trained = load(name, index=index)
+    if trained.header.kind != "matrix":
+        raise ConfigError(f"weights {name} are a prior of single rows: choose one of kind 'matrix', or 'bernoulli-gaussian'")
+    if min(obs.users, obs.antennas) < SMALLEST:
+        raise ShapeError(f"weights {name} take {SMALLEST} users and antennas or more, not {obs.users} and {obs.antennas}: pass 'auto'")
+    return matrix_prior_of(trained, obs.pilot_rx.device, obs.pilot_rx.dtype)
 
 
 def explain(name: str, obs: Observation, *, index: Path = INDEX) -> str:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from ..priors.beams import Beams
 from ..priors.learned import Learned
+from ..priors.learned_matrix import LearnedMatrix
 from .stored import Trained
 
 
@@ -30,6 +31,12 @@ def prior_of(trained: Trained, device: torch.device, dtype: torch.dtype) -> Lear
     network = _moved(copy.deepcopy(trained.network), like)
     table = None if trained.calibration is None else trained.calibration.to(like.real)
     return Learned(network, beams_of(network, trained.covariance, like=like), table)
+
+
+@functools.lru_cache(maxsize=16)
+def matrix_prior_of(trained: Trained, device: torch.device, dtype: torch.dtype) -> LearnedMatrix:
+    """The prior of whole matrices in complex ``dtype`` on ``device``; the same object each time."""
+    return LearnedMatrix(_moved(copy.deepcopy(trained.network), torch.empty(0, dtype=dtype, device=device)))
 
 
 def _moved(network: nn.Module, like: Tensor) -> nn.Module:
