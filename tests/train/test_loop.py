@@ -55,7 +55,7 @@ def test_interrupted_and_resumed_is_the_same_as_uninterrupted(tmp_path):
     read = [json.loads((tmp_path / name / "tiny.curves.json").read_text()) for name in ("parts", "whole")]
     assert read[0] == read[1]
     assert [one["step"] for one in read[0]["loss"]] == list(range(1, 13))
-    assert [one["step"] for one in read[0]["validation"]] == [5, 10]
+    assert [one["step"] for one in read[0]["validation"]] == [5, 10, 12]
 
 
 def test_a_checkpoint_between_two_points_of_the_curve_changes_nothing(tmp_path, monkeypatch):

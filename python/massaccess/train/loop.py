@@ -131,7 +131,9 @@ class Training:
         )
         table = validation.calibration(network, data.held, beams, seed=recipe.seed) if rows else None
         weights.save(self.out, network, header, covariance=data.covariance, calibration=table)
-        curves = write_curves(self.out.with_suffix(""), state.curves, header)
+        last = {"step": state.step, "nmse_db": metrics["nmse_db"]}
+        seen = [one for one in state.curves["validation"] if one["step"] != state.step]
+        curves = write_curves(self.out.with_suffix(""), {**state.curves, "validation": [*seen, last]}, header)
         files = {"weights": str(self.out), "checkpoint": str(self.checkpoint_path), "curves": str(curves[0]), "picture": str(curves[1])}
         finished = state.step >= recipe.optimiser.steps
         return {"recipe": recipe.to_dict(), "device": str(self.device), "finished": finished, "steps": state.step} | {
