@@ -74,9 +74,14 @@ RECEIVERS: dict[str, Entry] = {
     "iterative-lmmse-ep": Entry(
         _COHERENT, "coherent", "LMMSE estimation and EP detection in turns", "this toolkit", _ITERATIVE_EP, {"rounds": ROUNDS}
     ),
-    "jcedd": Entry(
-        "covariance+iterative-lmmse-ep", "joint", "the default coherent receiver; today: covariance+iterative-lmmse-ep", "this toolkit"
+    "learned-ep": Entry(
+        "receivers.jcedd:Jcedd",
+        "coherent",
+        "expectation propagation between a learned channel prior and EP detection",
+        "this toolkit",
+        {"detector": _EP_STEP, "final": _EP},
     ),
+    "jcedd": Entry("covariance+learned-ep", "joint", "the default coherent receiver; today: covariance+learned-ep", "this toolkit"),
     "perfect-data-ls": Entry(_DATA, "genie", "least squares, all symbols known", "bound", {"estimator": _LS}),
     "perfect-data-lmmse": Entry(_DATA, "genie", "LMMSE, all symbols known", "bound", {"estimator": _LMMSE}),
     "perfect-csi-zf": Entry(_CSI, "genie", "zero forcing, channels known", "bound", {"detector": _ZF}),

@@ -111,7 +111,7 @@ def test_a_training_that_diverges_says_so(tmp_path):
 
 def test_a_network_with_beams_of_its_own_and_an_error_head(tmp_path):
     values = TINY.to_dict() | {"network": "gate", "config": {"stages": 1, "hidden": 16}}
-    values["noise"] = {**values["noise"], "coloured": 0.5}
+    values["policy"] = {"rows": 48, "users": [2, 4], "pilots_beyond_users": [-1, 4], "iterations": 2}
     setup = from_dict(values).replace(steps=60)
     result = train(tmp_path, setup)
     found = weights.load(tmp_path / "tiny.safetensors")

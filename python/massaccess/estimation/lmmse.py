@@ -26,9 +26,8 @@ class Lmmse:
         """Channel, in beams, of rx [B T M] (in beams) = sent [B T K] channel [B K M] + noise of variance noise_var [B T M] or [B T 1];
         gain [B K]: mean power of each user; present [B K] bool: slots that are taken, the first ones."""
         power = torch.where(present, gain, 1)[..., None] * beams.power
-        return combine(
-            rx, sent, noise_var=noise_var, known=ChannelEstimate(torch.zeros_like(power, dtype=rx.dtype), power), present=present
-        )
+        silent = ChannelEstimate(torch.zeros_like(power, dtype=rx.dtype), power)
+        return combine(rx, sent, noise_var=noise_var, known=silent, present=present)
 
 
 def combine(rx: Tensor, sent: Tensor, *, noise_var: Tensor, known: ChannelEstimate, present: Tensor) -> ChannelEstimate:

@@ -28,6 +28,8 @@ class GatedDenoiser(nn.Module):
     """
 
     coloured = True  # takes noise that differs from beam to beam
+    turn: Tensor
+    power: Tensor
 
     def __init__(self, rows: int, columns: int, *, stages: int = 3, oversampling: int = 2, hidden: int = 256, floor: float = 0.3) -> None:
         super().__init__()

@@ -17,8 +17,8 @@ POWER_RANGE = (0.05, 3.0)
 class Learned:
     """``network(x [R M], noise_var [R]) -> (mean [R M], error [R M] in beams or None)``; ``beams``: the basis of its errors.
 
-    Channels whose estimated power lies outside ``power_range`` are scaled into it: D'(x, s^2) = a D(x / a, s^2 / a^2), with a = 1 inside, so
-    nothing is lost where the network was trained. (Normalising always costs up to 0.15 dB: the power itself is information.)
+    Channels whose estimated power lies outside ``power_range`` are scaled into it: D'(x, s^2) = a D(x / a, s^2 / a^2), with a = 1 inside,
+    so nothing is lost where the network was trained. (Normalising always costs up to 0.15 dB: the power itself is information.)
     ``calibration`` [S 1+M] (noise variances, rising, and the error variance of each beam there) stands in where the network predicts no
     error of its own.
     """
@@ -50,13 +50,13 @@ class Learned:
 
     def _denoise(self, x: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
         if getattr(self.network, "coloured", False):
-            return self.network.in_beams(x, noise)  # type: ignore[operator, no-any-return]
+            return self.network.in_beams(x, noise)  # type: ignore[operator]
         level = noise.mean(1)
         mean, error = self.network(self.beams.back(x), level)
         return self.beams.into(mean), self._error(level) if error is None else error
 
     def _error(self, level: Tensor) -> Tensor:
-        """Error variances [R M] at the noise variances ``level`` [R]: the table, linear between its logarithms; beyond its ends, its ends."""
+        """Error variances [R M] at the noise variances ``level`` [R]: from the table, linear between logarithms, constant beyond."""
         if self.calibration is None:
             return self.beams.power * level[:, None] / (self.beams.power + level[:, None])
         table = self.calibration.log()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -57,7 +57,7 @@ class Coherent:
         if active.shape != (obs.frames, obs.users):
             raise ShapeError(f"active is {list(active.shape)}: pass [{obs.frames}, {obs.users}] booleans")
         slots = Selection.of(active)
-        link = Link.of(obs, slots, use_cov=self.use_cov)
+        link = Link.of(obs, slots, Beams.of(obs.channel_cov if self.use_cov else None, antennas=obs.antennas, like=obs.pilot_rx))
         channel = link.estimate(self.estimator)
         used = torch.zeros(obs.frames, dtype=torch.long, device=active.device)
         if self.rounds and obs.data_len:
@@ -114,8 +114,9 @@ class Link:
     prior: ConstellationPrior
 
     @staticmethod
-    def of(obs: Observation, slots: Selection, *, use_cov: bool = True) -> Link:
-        beams = Beams.of(obs.channel_cov if use_cov else None, antennas=obs.antennas, like=obs.pilot_rx)
+    def of(obs: Observation, slots: Selection, beams: Beams | None = None) -> Link:
+        """In ``beams``: without, those of the array covariance that the observation knows."""
+        beams = beams or Beams.of(obs.channel_cov, antennas=obs.antennas, like=obs.pilot_rx)
         prior = ConstellationPrior(obs.modulation)
         rx = beams.into(obs.pilot_rx), beams.into(obs.data_rx)
         return Link(*rx, slots.pilots(obs), slots.gain(obs), slots.present, beams, obs.linear_noise_var, prior)
@@ -126,14 +127,19 @@ class Link:
         return replace(self, **cut)
 
     def estimate(self, estimator: Estimator, soft: Symbols | None = None, previous: ChannelEstimate | None = None) -> ChannelEstimate:
-        """From the pilots, or from pilots and soft symbols, whose variance meets the power of the previous estimate."""
-        known: dict[str, Any] = {"gain": self.gain, "present": self.present, "beams": self.beams}
+        """From the pilots, or from pilots and soft symbols."""
+        rx, sent, noise_var = self.known(soft, previous)
+        return estimator(rx, sent, noise_var=noise_var, gain=self.gain, present=self.present, beams=self.beams)
+
+    def known(self, soft: Symbols | None = None, previous: ChannelEstimate | None = None) -> tuple[Tensor, Tensor, Tensor]:
+        """Rows to estimate channels from: rx [B T M], symbols [B T K], noise variance [B T 1] of pilots alone, or [B T M] with soft
+        symbols, whose variance meets the power of the previous estimate."""
         quiet = self.pilots.real.new_full((*self.pilots.shape[:2], 1), self.noise_var)
         if soft is None or previous is None:
-            return estimator(self.pilot_rx, self.pilots, noise_var=quiet, **known)
+            return self.pilot_rx, self.pilots, quiet
         noisy = self.noise_var + soft.var @ (previous.mean.abs().square() + previous.error)
         rx, sent = torch.cat([self.pilot_rx, self.data_rx], 1), torch.cat([self.pilots, soft.mean], 1)
-        return estimator(rx, sent, noise_var=torch.cat([quiet.expand(-1, -1, noisy.shape[2]), noisy], 1), **known)
+        return rx, sent, torch.cat([quiet.expand(-1, -1, noisy.shape[2]), noisy], 1)
 
     def detect(self, detector: Detector, channel: ChannelEstimate) -> Symbols:
         """All symbols, the channel error counted as noise."""

@@ -25,6 +25,10 @@ class Selection:
         index = torch.argsort(~active, dim=1, stable=True)[:, :slots]
         return Selection(index, active.gather(1, index), active.shape[1])
 
+    def rows(self, frames: Tensor) -> Selection:
+        """Those of the frames that ``frames`` (indices or a mask) picks."""
+        return Selection(self.index[frames], self.present[frames], self.users)
+
     def pilots(self, obs: Observation) -> Tensor:
         """[B L K], zero in empty slots."""
         return obs.pilots.T[self.index].transpose(1, 2) * self.present[:, None, :]

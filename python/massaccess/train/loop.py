@@ -6,7 +6,7 @@ import copy
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +18,11 @@ from ..errors import ConfigError, NotFiniteError
 from ..networks import build
 from ..priors.beams import Beams
 from ..rng import derive
-from . import checkpoint, validation
+from . import checkpoint, policy, validation
 from .checkpoint import State
 from .curves import write_curves
 from .data import TrainingData
-from .objective import loss, noise_levels, profiles
+from .objective import loss, noise_levels, weigh
 from .recipe import Recipe
 
 POINTS = 200  # of the loss curve
@@ -82,14 +82,13 @@ class Training:
 
     def _steps(self, state: State, data: TrainingData, beams: Beams, clock: Callable[[], float]) -> None:
         steps, saved, earlier = self.recipe.optimiser.steps, clock(), state.seconds
-        denoiser = _denoiser(state.network, beams)
-        denoiser = torch.compile(denoiser) if self.recipe.optimiser.compile else denoiser
+        network = torch.compile(state.network) if self.recipe.optimiser.compile else state.network
         gathered = torch.tensor(state.total, dtype=torch.float64, device=self.device)
         every = max(steps // POINTS, 1)
         while state.step < steps and clock() < self.time_limit_s:
             done = state.step / steps
             done = max(done, clock() / self.time_limit_s) if self.by_clock else done
-            gathered += _step(denoiser, state, data, beams, done)
+            gathered += _step(network, state, data, beams, done)
             state.step, state.counted = state.step + 1, state.counted + 1
             if state.step % every == 0 or state.step == steps:
                 self._note(state, float(gathered))
@@ -151,34 +150,15 @@ def averaged(state: State) -> nn.Module:
 
 
 def _linear(data: TrainingData) -> Beams:
-    """Where the linear estimator is diagonal; for matrices, the scalar one."""
+    """Where the linear estimator is diagonal: eigenvectors of the channels' covariance; for matrices, the scalar one."""
     if data.covariance is None:
         return Beams(None, data.held.abs().square().mean()[None])
     return Beams.of(data.covariance, antennas=len(data.covariance), like=data.held)
 
 
 def _beams(data: TrainingData, network: nn.Module) -> Beams:
-    """Where the network's errors are nearly uncorrelated."""
+    """Where the network's errors are nearly uncorrelated: in its own basis, where it has one."""
     return _linear(data) if data.covariance is None else weights.beams_of(network, data.covariance, like=data.held)
-
-
-def _coloured(network: nn.Module) -> bool:
-    """Whether the network takes noise that differs from beam to beam (then it has a method ``in_beams``)."""
-    return bool(getattr(network, "coloured", False))
-
-
-def _denoiser(network: nn.Module, beams: Beams) -> Callable[..., Any]:
-    """Rows in beams to mean in beams and error; for matrices, the network itself."""
-    if _coloured(network):
-        return network.in_beams  # type: ignore[return-value]
-    if beams.basis is None:
-        return network
-
-    def turned(x: Tensor, noise_var: Tensor) -> tuple[Tensor, Tensor | None]:
-        mean, error = network(beams.back(x), noise_var)
-        return beams.into(mean), error
-
-    return turned
 
 
 def _fresh(recipe: Recipe, data: TrainingData, device: torch.device) -> State:
@@ -190,6 +170,8 @@ def _fresh(recipe: Recipe, data: TrainingData, device: torch.device) -> State:
             if data.covariance is None:
                 raise ConfigError(f"{recipe.network} is for rows of channels: train it with kind='channel'")
             network.prepare(data.covariance.cpu())  # type: ignore[operator]
+    if recipe.policy.rows and not getattr(network, "coloured", False):
+        raise ConfigError(f"{recipe.network} takes white noise only: leave out the table [policy]")
     network = network.to(device).train()
     settings = recipe.optimiser
     optimiser = torch.optim.AdamW(
@@ -207,25 +189,33 @@ def rate_at(recipe: Recipe, step: int, done: float) -> float:
     return rate * (LAST_RATE + (1 - LAST_RATE) * 0.5 * (1 + math.cos(math.pi * min(done, 1.0))))
 
 
-def _step(denoiser: Callable[..., Any], state: State, data: TrainingData, beams: Beams, done: float) -> Tensor:
+def _step(network: Callable[..., Any], state: State, data: TrainingData, beams: Beams, done: float) -> Tensor:
     """One optimiser step; returns the weighted error."""
     recipe, settings = state.recipe, state.recipe.optimiser
     for group in state.optimiser.param_groups:
         group["lr"] = rate_at(recipe, state.step, done)
     clean, white, draw = data.batch(recipe, state.step)
-    level = noise_levels(recipe.noise, len(clean), generator=draw)
-    noise_var = profiles(recipe.noise, level, beams.power, generator=draw) if _coloured(state.network) else level[:, None]
-    clean = clean if recipe.kind == "matrix" else beams.into(clean)
-    noisy = clean + (noise_var.sqrt() if clean.ndim == 2 else noise_var.sqrt()[..., None]) * white
+    noise_var = noise_levels(recipe.noise, len(clean), generator=draw)
     with torch.autocast(clean.device.type, torch.bfloat16, enabled=settings.autocast and clean.is_cuda):
-        error, surprise = loss(denoiser, clean, noisy, noise_var, noise=recipe.noise, power=beams.power)
-        total = error + settings.nll * surprise
+        total, parts = loss(network, clean, white, noise_var, noise=recipe.noise, beams=beams, nll=settings.nll)
+        if recipe.policy.rows:
+            total = total + _in_use(state, data, beams, draw)
     state.optimiser.zero_grad()
     total.backward()
     nn.utils.clip_grad_norm_(state.network.parameters(), settings.clip)
     state.optimiser.step()
     _average(state, min(settings.ema, (1 + state.step) / (10 + state.step)))
-    return error.detach().double()
+    return parts["error"].double()
+
+
+def _in_use(state: State, data: TrainingData, beams: Beams, draw: torch.Generator) -> Tensor:
+    """The loss of rows out of the receiver's iterations, their share of the step's rows over that of the others."""
+    recipe = state.recipe
+    channels = beams.into(data.mixture.draw(recipe.policy.rows, generator=draw))
+    x, noise_var, clean = policy.rows(state.network, channels, recipe.policy, generator=draw)
+    mean, head = state.network.in_beams(x, noise_var)  # type: ignore[operator]
+    total, _ = weigh(mean - clean, head, noise_var, noise=recipe.noise, beams=replace(beams, basis=None), nll=recipe.optimiser.nll)
+    return total * (recipe.policy.rows / recipe.optimiser.batch)
 
 
 @torch.no_grad()

@@ -12,7 +12,10 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from ..priors.beams import Beams
 from .recipe import Noise
+
+OUTLIER = 50.0  # of a row's weighted error, which is about 1: what a receiver that went astray made teaches nothing
 
 
 def noise_levels(noise: Noise, count: int, *, generator: torch.Generator) -> Tensor:
@@ -25,22 +28,6 @@ def noise_levels(noise: Noise, count: int, *, generator: torch.Generator) -> Ten
     return torch.exp(level.clamp(low, high))
 
 
-def profiles(noise: Noise, level: Tensor, power: Tensor, *, generator: torch.Generator) -> Tensor:
-    """Noise variances of beams [R M] with mean level [R]; a share ``noise.coloured`` of them not white.
-
-    Those are white noise plus what other users leave behind: the error of a linear estimate at some other noise level s, power * s / (power
-    + s), which runs from flat to the spectrum of the channel itself, with a ripple of 2 dB; their ratio is uniform.
-    """
-    count, device = len(level), level.device
-    spread = power.mean() * 10 ** (4 * torch.rand(count, 1, generator=generator, device=device) - 2)
-    ripple = 10 ** (0.2 * torch.randn(count, len(power), generator=generator, device=device))
-    left = power * spread / (power + spread) * ripple
-    share = torch.rand(count, 1, generator=generator, device=device)
-    share = share * (torch.rand(count, 1, generator=generator, device=device) < noise.coloured)
-    shape = 1 - share + share * left / left.mean(1, keepdim=True)
-    return level[:, None] * shape
-
-
 def level_weights(noise: Noise, noise_var: Tensor, power: Tensor) -> Tensor:
     """Weight [R] of a squared error at noise_var [R M] or [R 1]; ``power`` [M]: of each beam (of an entry, for matrices)."""
     if noise.weighting == "dsm":
@@ -49,18 +36,30 @@ def level_weights(noise: Noise, noise_var: Tensor, power: Tensor) -> Tensor:
 
 
 def loss(
-    denoiser: Callable[..., tuple[Tensor, Tensor | None]], clean: Tensor, noisy: Tensor, noise_var: Tensor, *, noise: Noise, power: Tensor
-) -> tuple[Tensor, Tensor]:
-    """The weighted squared error of ``denoiser`` and the likelihood of its error head, two numbers.
+    network: Callable[..., tuple[Tensor, Tensor | None]],
+    clean: Tensor,
+    white: Tensor,
+    noise_var: Tensor,
+    *,
+    noise: Noise,
+    beams: Beams,
+    nll: float,
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """The loss in white noise of variance noise_var [R], and its parts; see `weigh`."""
+    deviation = noise_var.sqrt().reshape(-1, *[1] * (clean.ndim - 1))
+    mean, head = network(clean + deviation * white, noise_var)
+    return weigh(mean - clean, head, noise_var[:, None], noise=noise, beams=beams, nll=nll)
 
-    clean, noisy [R M] in beams with noise_var [R M], for a denoiser of coloured noise; else in antennas (or matrices) with noise_var [R 1].
-    The second is the Gaussian negative log-likelihood of the detached error, entry by entry, so clean must be in beams for it to count; it
-    is zero without a head.
-    """
-    mean, head = denoiser(noisy, noise_var if noise_var.shape[1] > 1 else noise_var[:, 0])
-    miss = mean - clean
-    squared = (miss.real.square() + miss.imag.square()).flatten(1)
-    error = (level_weights(noise, noise_var, power) * squared.mean(1)).mean()
-    if head is None:
-        return error, torch.zeros_like(error)
-    return error, (squared.detach() / head + head.log() - noise_var.log()).mean()
+
+def weigh(
+    miss: Tensor, head: Tensor | None, noise_var: Tensor, *, noise: Noise, beams: Beams, nll: float
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """The loss of errors ``miss``, and its parts: ``error``, the weighted squared error of an entry, and ``nll``, the Gaussian negative
+    log-likelihood of the detached error in beams under the network's error head (``nll`` is its share; zero without a head)."""
+    squared = (miss.real.square() + miss.imag.square()).flatten(1).mean(1)
+    error = (level_weights(noise, noise_var, beams.power) * squared).clamp_max(OUTLIER).mean()
+    if head is None or not nll:
+        return error, {"error": error.detach()}
+    found = beams.into(miss.detach()).abs().square()
+    surprise = (found / head + head.log() - noise_var.log()).mean()
+    return error + nll * surprise, {"error": error.detach(), "nll": surprise.detach()}

@@ -49,8 +49,6 @@ class Noise:
 
     weighting "dsm": |error|^2 / sigma^2, which is score matching with lambda = sigma^2; "relative": |error|^2 over the error of LMMSE at
     that level, which is the same at high SNR and does not drown in what no prior can tell at low SNR.
-
-    ``coloured``: share of samples whose noise differs from beam to beam, for networks that take such noise (see `objective.profiles`).
     """
 
     kind: str = "log-uniform"
@@ -59,7 +57,6 @@ class Noise:
     centre_db: float = -5.0
     spread_db: float = 8.0
     weighting: str = "dsm"
-    coloured: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -80,6 +77,21 @@ class Optimiser:
     nll: float = 0.1
     autocast: bool = False
     compile: bool = False
+
+
+@dataclass(frozen=True)
+class Policy:
+    """Rows of a step that come out of the receiver's own iterations (`policy.rows`), for networks that take coloured noise; ``rows`` = 0:
+    none. Bounds are inclusive: users; pilots_beyond_users; data symbols, where there are any (a share ``with_data`` of the steps);
+    received snr_db; ``iterations``: evaluations of the network before the one that is trained, at most."""
+
+    rows: int = 0
+    users: tuple[int, int] = (4, 16)
+    pilots_beyond_users: tuple[int, int] = (-4, 18)
+    data: tuple[int, int] = (10, 60)
+    with_data: float = 0.5
+    snr_db: tuple[float, float] = (-2.0, 20.0)
+    iterations: int = 3
 
 
 @dataclass(frozen=True)
@@ -106,6 +118,7 @@ class Recipe:
     seed: int = 0
     config: Mapping[str, Any] = field(default_factory=dict)
     noise: Noise = Noise()
+    policy: Policy = Policy()
     optimiser: Optimiser = Optimiser()
     validation: Validation = Validation()
 
@@ -121,13 +134,13 @@ class Recipe:
         ):
             _require(value >= 1, f"{what} is {value}: pass 1 or more")
         _require(self.validation.every >= 1, f"validation.every is {self.validation.every}: pass steps, 1 or more")
-        _require(0 <= self.noise.coloured <= 1, f"noise.coloured is {self.noise.coloured}: a share, 0 to 1")
         _require(0 < self.noise.least < self.noise.greatest, "noise levels: pass 0 < least < greatest")
         _require(len(self.data.sources) > 0, "the recipe has no [[data.sources]]: name one channel or more")
         _require(all(source.weight > 0 for source in self.data.sources), "weights of sources are shares: pass numbers above 0")
         _require(
             (self.kind == "matrix") == bool(self.data.sizes), "data.sizes: pass [users, antennas] pairs for kind matrix, otherwise none"
         )
+        _require(self.policy.rows >= 0 and 2 <= self.policy.users[0] <= self.policy.users[1], "policy: pass rows >= 0, 2 or more users")
         _require(self.optimiser.rate > 0 and 0 <= self.optimiser.ema < 1, "optimiser: pass a rate above 0 and an ema in [0, 1)")
 
     @property
@@ -202,7 +215,9 @@ def _fields(kind: Any, values: Any, where: str) -> Any:
         default = known[name].default
         if isinstance(default, int | float) and (isinstance(value, str) or isinstance(value, bool) != isinstance(default, bool)):
             raise ConfigError(f"{name} of {where} is {value!r}: pass a value like {default!r}")
-    return _data(values) if kind is Data else kind(**values)
+    if kind is Data:
+        return _data(values)
+    return kind(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
 
 
 def _one_of(what: str, value: str, known: tuple[str, ...]) -> None:
@@ -215,4 +230,4 @@ def _require(condition: bool, message: str) -> None:
         raise ConfigError(message)
 
 
-_TABLES = {"data": Data, "noise": Noise, "optimiser": Optimiser, "validation": Validation}
+_TABLES = {"data": Data, "noise": Noise, "policy": Policy, "optimiser": Optimiser, "validation": Validation}

@@ -1,0 +1,254 @@
+"""The toolkit's joint channel estimation and data detection: posterior means of channels and symbols, in turns."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..core import ChannelPrior, Estimate, Observation
+from ..detection.linear import Symbols
+from ..errors import ShapeError
+from ..estimation.estimate import ChannelEstimate
+from ..estimation.lmmse import combine
+from ..estimation.messages import cavity, damped, first_message, next_message
+from ..priors.gaussian import Gaussian
+from ..weights import choose
+from .coherent import Detector, Link, known_active
+from .selection import Selection
+
+LARGEST_RESIDUAL = 1.5
+"""Of what was received over what the answer leaves unexplained; above it, the Gaussian prior has a try at the frame."""
+
+
+@dataclass(frozen=True)
+class Jcedd:
+    """Expectation propagation between received samples, a learned prior of channels and a constellation.
+
+    The pilots and the prior first settle among themselves (``pilot_evaluations`` of the network, one evaluation being all users of a frame
+    at once). Then come ``rounds``: ``turns`` of ``detector`` and linear estimation on pilots and soft symbols under the prior's last
+    message, and one evaluation of the network on what the samples alone say of the channels (the cavity). Messages are Gaussian with a
+    variance for every user and beam; channel messages are kept from round to round, the detector always starts afresh, or wrong symbols
+    would lock in. A frame leaves once its symbols move by less than ``tolerance`` (mean square change of the posterior means in a round).
+    ``damping`` is the share of the new message. ``final`` gives the symbols. Without data all evaluations go into the pilots.
+
+    ``weights`` names the prior (`weights.choose`): "auto", "gaussian", a shipped network or a file. With a Gaussian prior this is
+    iterative LMMSE estimation with EP detection. Frames whose answer leaves more than `LARGEST_RESIDUAL` times the power that it
+    should, or is not finite, are received again with the Gaussian prior, and the answer that explains more is kept.
+    """
+
+    detector: Detector
+    final: Detector
+    weights: str = "auto"
+    pilot_evaluations: int = 3
+    rounds: int = 5
+    turns: int = 4
+    damping: float = 1.0
+    tolerance: float = 1e-6
+
+    def __call__(self, obs: Observation, *, active: Tensor | None = None, generator: torch.Generator | None = None) -> Estimate:
+        """``active`` [B N] bool names the users to receive; without it all must be known to be active (``obs.activity == 1``).
+
+        info: nfe (mean over frames), evaluations [B], error_var [B N] (mean over antennas), mismatch [B] (see `Exchange.mismatch`),
+        residual [B], fallback [B] bool, cut (time was up).
+        """
+        active = known_active(obs) if active is None else active
+        if active.shape != (obs.frames, obs.users):
+            raise ShapeError(f"active is {list(active.shape)}: pass [{obs.frames}, {obs.users}] booleans")
+        slots = Selection.of(active)
+        answer = self._receive(obs, slots, choose(self.weights, obs))
+        fallback = ~(answer.residual < LARGEST_RESIDUAL)
+        if not answer.closed and bool(fallback.any()):
+            answer, fallback = self._second_try(obs, slots, answer, fallback)
+        return slots.estimate(
+            active.to(obs.pilot_rx.real.dtype),
+            answer.rows,
+            answer.symbols.symbols,
+            answer.symbols.symbol_var,
+            nfe=float(answer.evaluations.float().mean()),
+            evaluations=answer.evaluations,
+            error_var=slots.put(answer.error),
+            mismatch=answer.mismatch,
+            residual=answer.residual,
+            fallback=fallback & (not answer.closed),
+            cut=answer.cut,
+        )
+
+    def _second_try(self, obs: Observation, slots: Selection, first: Answer, failed: Tensor) -> tuple[Answer, Tensor]:
+        """The Gaussian prior on the frames that ``failed`` marks; which of them it won."""
+        part = replace(
+            obs,
+            pilot_rx=obs.pilot_rx[failed],
+            data_rx=obs.data_rx[failed],
+            user_gain=None if obs.user_gain is None else obs.user_gain[failed],
+        )
+        second = self._receive(part, slots.rows(failed), choose("gaussian", obs))
+        better = ~(first.residual[failed] <= second.residual)
+        won = failed.clone()
+        won[failed] = better
+        return first.put(won, second.take(better)), won
+
+    def _receive(self, obs: Observation, slots: Selection, prior: ChannelPrior) -> Answer:
+        link = Link.of(obs, slots, prior.beams)
+        exchange = Exchange.of(link, prior)
+        alone = 1 if isinstance(prior, Gaussian) else self.pilot_evaluations + (0 if obs.data_len else self.rounds)
+        settled, cut = Settled(exchange), False
+        for step in range(alone):
+            if cut := step > 0 and obs.late:
+                break
+            exchange = exchange.step(link.known(), self.damping)
+        before = None
+        for _ in range(self.rounds if obs.data_len else 0):
+            if cut := cut or obs.late:
+                break
+            exchange, soft = self._round(exchange)
+            moved = soft.mean if before is None else soft.mean - before
+            moving = moved.abs().square().sum((1, 2)) > self.tolerance * exchange.link.present.sum(1).clamp_min(1) * obs.data_len
+            if not bool(moving.all()):
+                settled.keep(exchange, ~moving)
+                exchange, soft = exchange.take(moving), soft.take(moving)
+            if not len(moving) or not bool(moving.any()):
+                break
+            before = soft.mean
+        settled.keep(exchange)
+        return self._answer(link, settled, cut)
+
+    def _round(self, exchange: Exchange) -> tuple[Exchange, Symbols]:
+        """Turns of detection and linear estimation, then the network."""
+        link, channel = exchange.link, exchange.channel
+        for _ in range(self.turns):
+            soft = link.detect(self.detector, channel)
+            rows = link.known(soft, channel)
+            channel = exchange.linear(rows)
+        return exchange.evaluate(channel), soft
+
+    def _answer(self, link: Link, settled: Settled, cut: bool) -> Answer:
+        channel = settled.channel
+        symbols = link.detect(self.final, channel)
+        rows = link.beams.back(channel.mean)
+        residual = unexplained(link, channel, symbols)
+        return Answer(rows, channel.error.mean(-1), symbols, residual, settled.mismatch, settled.evaluations, settled.exchange.closed, cut)
+
+
+@dataclass(frozen=True)
+class Exchange:
+    """Where the messages between samples and prior stand: ``message`` is the prior's last, ``channel`` the posterior, both [B K M]."""
+
+    link: Link
+    prior: ChannelPrior
+    message: ChannelEstimate
+    channel: ChannelEstimate
+    mismatch: Tensor  # [B]
+    evaluations: int = 0
+
+    @staticmethod
+    def of(link: Link, prior: ChannelPrior) -> Exchange:
+        """Before anything was received: the powers that the prior expects, times the users' gains."""
+        empty = link.pilot_rx.new_zeros(*link.present.shape, link.pilot_rx.shape[2])
+        power = torch.where(link.present, link.gain, 1)[..., None] * link.beams.power
+        start = first_message(power, empty)
+        return Exchange(link, prior, start, start, power.new_ones(len(empty)))
+
+    @property
+    def closed(self) -> bool:
+        """Whether the prior is Gaussian: its message never changes, and nothing is evaluated."""
+        return isinstance(self.prior, Gaussian)
+
+    def step(self, rows: tuple[Tensor, Tensor, Tensor], damping: float = 1.0) -> Exchange:
+        """Linear estimation from ``rows`` (`Link.known`), then one evaluation of the prior."""
+        return self.evaluate(self.linear(rows), damping)
+
+    def linear(self, rows: tuple[Tensor, Tensor, Tensor]) -> ChannelEstimate:
+        """The posterior of the channels under the prior's last message."""
+        rx, sent, noise_var = rows
+        return combine(rx, sent, noise_var=noise_var, known=self.message, present=self.link.present)
+
+    def evaluate(self, posterior: ChannelEstimate, damping: float = 1.0) -> Exchange:
+        """One evaluation of the prior on the cavity of ``posterior``; users' gains are divided out before and put back after it."""
+        if self.closed:
+            return replace(self, channel=posterior)
+        seen, gain = cavity(posterior, self.message), torch.where(self.link.present, self.link.gain, 1)[..., None]
+        mean, error = self.prior.in_beams(seen.mean / gain.sqrt(), seen.error / gain)
+        found = ChannelEstimate(mean * gain.sqrt(), error * gain)
+        message = next_message(found, seen)
+        message = message if self.evaluations == 0 else damped(message, self.message, damping)
+        mismatch = misfit(found, seen, self.link.present)
+        return replace(self, message=message, channel=found, mismatch=mismatch, evaluations=self.evaluations + 1)
+
+    def take(self, rows: Tensor) -> Exchange:
+        """The frames that ``rows`` (indices or a mask) picks."""
+        parts = {"message": self.message.take(rows), "channel": self.channel.take(rows), "mismatch": self.mismatch[rows]}
+        return replace(self, link=self.link.take(rows), **parts)  # type: ignore[arg-type]
+
+
+def misfit(found: ChannelEstimate, seen: ChannelEstimate, present: Tensor) -> Tensor:
+    """What the prior took for noise over the noise that it should have found [B]: 1 where channels are what it was made for, more where
+    they are not. (For a calibrated denoiser E|x - D(x)|^2 = noise - error, by Stein's identity.)"""
+    here = present[..., None]
+    taken = ((seen.mean - found.mean).abs().square() / seen.error * here).sum((1, 2))
+    due = ((1 - found.error / seen.error).clamp_min(0.01) * here).sum((1, 2))
+    return taken / due.clamp_min(1e-6)
+
+
+def unexplained(link: Link, channel: ChannelEstimate, symbols: Symbols) -> Tensor:
+    """Power that the answer leaves of the received samples over what noise and the answer's own errors should leave [B]."""
+    power = channel.mean.abs().square() + channel.error
+    rx, sent = torch.cat([link.pilot_rx, link.data_rx], 1), torch.cat([link.pilots, symbols.mean], 1)
+    doubt = torch.cat([torch.zeros_like(link.pilots.real), symbols.var], 1)
+    due = link.noise_var + doubt @ power + sent.abs().square() @ channel.error
+    return ((rx - sent @ channel.mean).abs().square() / due).mean((1, 2))
+
+
+class Settled:
+    """The channels of frames that are done, gathered as they leave the batch."""
+
+    def __init__(self, exchange: Exchange) -> None:
+        self.exchange = exchange
+        self.channel = ChannelEstimate(exchange.channel.mean.clone(), exchange.channel.error.clone())
+        self.mismatch = exchange.mismatch.clone()
+        self.evaluations = torch.zeros(len(self.mismatch), dtype=torch.long, device=self.mismatch.device)
+        self._left = torch.arange(len(self.mismatch), device=self.mismatch.device)
+
+    def keep(self, exchange: Exchange, done: Tensor | None = None) -> None:
+        """Stores the frames of ``exchange``, those still in the batch, that are ``done`` (all of them by default)."""
+        done = torch.ones_like(self._left, dtype=torch.bool) if done is None else done
+        rows, part = self._left[done], exchange.take(done)
+        self.channel.mean[rows], self.channel.error[rows] = part.channel.mean, part.channel.error
+        self.mismatch[rows], self.evaluations[rows] = part.mismatch, exchange.evaluations
+        self._left = self._left[~done]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """rows [B K M] in antennas, error [B K] their mean error variance; one line a frame in everything else."""
+
+    rows: Tensor
+    error: Tensor
+    symbols: Symbols
+    residual: Tensor
+    mismatch: Tensor
+    evaluations: Tensor
+    closed: bool
+    cut: bool
+
+    def take(self, rows: Tensor) -> Answer:
+        parts: dict[str, Any] = {name: getattr(self, name)[rows] for name in _LINES}
+        return replace(self, symbols=self.symbols.take(rows), **parts)
+
+    def put(self, rows: Tensor, other: Answer) -> Answer:
+        """A copy with the frames of ``other`` in the places that ``rows`` marks."""
+        parts: dict[str, Any] = {name: _put(getattr(self, name), rows, getattr(other, name)) for name in _LINES}
+        names = ("symbols", "symbol_var", "mean", "var")
+        symbols = Symbols(*(_put(getattr(self.symbols, name), rows, getattr(other.symbols, name)) for name in names))
+        return replace(self, symbols=symbols, **parts)
+
+
+_LINES = ("rows", "error", "residual", "mismatch", "evaluations")
+
+
+def _put(values: Tensor, rows: Tensor, others: Tensor) -> Tensor:
+    values = values.clone()
+    values[rows] = others
+    return values
