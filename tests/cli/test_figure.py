@@ -24,7 +24,7 @@ def test_the_list() -> None:
 def test_two_points_of_a_figure(tmp_path: Path) -> None:
     arguments = ("p1-fig10", "--only", "ls-zf,iterative-lmmse-oamp", "--points", "4,8", "--frames", "8", "--device", "cpu")
     shown = run(*arguments, "--out", str(tmp_path / "new"))
-    for text in ("Pilot LS-CE & ZF-DD", "not reached", "Our Iter SDE CE & DD outperforms", "note: 500 frames", "p1-fig10.png"):
+    for text in ("Pilot LS-CE & ZF-DD", "not reached", "Our Iter SDE CE & DD outperforms", "quick run: 8 frames", "p1-fig10.png"):
         assert text in shown
     result = json.loads((tmp_path / "new" / "p1-fig10.json").read_text())
     assert [(row["curve"], row["x"], row["frames"]) for row in result["results"]] == [

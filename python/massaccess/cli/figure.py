@@ -105,9 +105,7 @@ def _report(figure: PublishedFigure, result: Mapping[str, Any]) -> None:
     for claim in result["claims"]:
         measured = f" ({claim['measured']})" if claim["measured"] else ""
         click.echo(f"{claim['verdict']}{measured}: {claim['says']}")
-    for note in (result["cut_down"], result["note"]):
-        if note:
-            click.echo(f"note: {note}")
+    click.echo(f"{result['mode']} run: {result['extent']}\n{result['note']}".rstrip())
 
 
 def _table(figure: PublishedFigure, rows: list[dict[str, Any]], measure: str) -> Table:

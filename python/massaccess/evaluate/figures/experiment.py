@@ -97,13 +97,21 @@ def document(figure: PublishedFigure, extent: Extent, rows: Sequence[Mapping[str
         "paper": figure.paper,
         "title": figure.title,
         "mode": "full" if extent.full else "quick",
-        "cut_down": figure.settings(full=extent.full).note,
+        "extent": _extent(figure, extent),
         "note": figure.note,
         "seed": extent.seed,
         "version": __version__,
         "claims": [{"says": claim.says, "verdict": verdict, "measured": told} for claim, (verdict, told) in claims],
         "results": list(rows),
     }
+
+
+def _extent(figure: PublishedFigure, extent: Extent) -> str:
+    """How much was run, in words: frames, and what was cut down."""
+    settings = figure.settings(full=extent.full)
+    slow = f", {settings.slow_frames} for the samplers" if settings.slow_frames and not extent.frames else ""
+    frames = "" if figure.x == TRAINING else f"{extent.frames or settings.frames} frames a point{slow}"
+    return "; ".join(part for part in (frames, settings.note) if part)
 
 
 def training_rows(curve: Curve, path: Path) -> list[dict[str, Any]]:

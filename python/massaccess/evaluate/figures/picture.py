@@ -11,7 +11,7 @@ from .definition import AXES, MEASURES, Curve, PublishedFigure
 
 LOGARITHMIC = ("ber", "aep", "seconds_per_frame", "loss")
 MARKERS = "osv^D<>Ph*X"
-OURS = ("jcedd", "iterative-lmmse-ep")  # the toolkit's default and the classical receiver beside it: drawn heavier
+OURS = {"jcedd": "black", "iterative-lmmse-ep": "dimgray"}  # the toolkit's default and the classical receiver beside it: drawn heavier
 Rows = Sequence[Mapping[str, Any]]
 
 
@@ -25,8 +25,9 @@ def draw(figure: PublishedFigure, result: Mapping[str, Any], path: Path) -> Path
     panels = canvas.subplots(1, len(figure.y), squeeze=False)[0]
     for panel, measure in zip(panels, figure.y, strict=True):
         _panel(panel, figure, measure, result["results"])
-    cut = f" ({result['cut_down']})" if result["cut_down"] else ""
-    canvas.suptitle(f"{figure.paper} {figure.figure}: {figure.title}\n{result['mode']} run{cut}", fontsize="medium", wrap=True)
+    canvas.suptitle(
+        f"{figure.paper} {figure.figure}: {figure.title}\n{result['mode']} run: {result['extent']}", fontsize="medium", wrap=True
+    )
     canvas.savefig(path, dpi=110)
     return path
 
@@ -45,8 +46,8 @@ def _panel(panel: Any, figure: PublishedFigure, measure: str, rows: Rows) -> Non
 
 
 def _look(index: int, curve: Curve) -> dict[str, Any]:
-    heavy = curve.receiver.rpartition("+")[2] in OURS
-    line = {"color": f"C{index % 10}", "linestyle": "-" if index < 10 else "--", "linewidth": 2.4 if heavy else 1.3}
+    ours = OURS.get(curve.receiver.rpartition("+")[2])
+    line = {"color": ours or f"C{index % 10}", "linestyle": "-" if index < 10 or ours else "--", "linewidth": 2.2 if ours else 1.3}
     return {**line, "marker": MARKERS[index % len(MARKERS)], "label": curve.label}
 
 
@@ -79,5 +80,5 @@ def _curve(panel: Any, measure: str, rows: Rows, look: Mapping[str, Any]) -> Non
 
 def _above_zero(measure: str, band: Sequence[Sequence[float]]) -> list[tuple[float, float]]:
     """Intervals that a logarithmic axis can show."""
-    floor = min((high for _, high in band), default=1.0) / 100 if measure in LOGARITHMIC else -math.inf
+    floor = min((high for _, high in band), default=1.0) / 20 if measure in LOGARITHMIC else -math.inf
     return [(max(low, floor), high) for low, high in band]
