@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 from pathlib import Path
@@ -150,6 +151,14 @@ def test_kinds_of_axes(tmp_path: Path, x: str, x_value: float) -> None:
         assert config.noise_var == pytest.approx(config.users / 10)
 
 
+def test_steps_of_receivers_with_two_samplers_are_those_of_the_channel() -> None:
+    """Every n_update channel steps come with n_x data steps, each of which asks whether time is up."""
+    figure = load("p1-fig15")
+    curve = dataclasses.replace(figure.curves[0], receiver="iterative-lmmse-ep")
+    job = experiment._campaign(figure, curve, 100, Extent(full=True, device="cpu"))
+    assert job.steps == 100 + 2 * 1500
+
+
 def test_end_to_end_with_picture_and_resume(tiny: PublishedFigure, tmp_path: Path, monkeypatch) -> None:
     path, seen = tmp_path / "tiny.json", []
     extent = Extent(device="cpu", seed=2)
@@ -230,13 +239,14 @@ def rows(**curves: dict[float, float]) -> list[dict]:
         ("settles", {"y": "nmse_db", "within": 0.5, "last": 9, "most": 5}, {"a": {1: 0, 3: -5, 5: -9.8, 9: -10}}, AGREES, "5.00"),
         ("settles", {"y": "nmse_db", "within": 0.5, "last": 99}, {"a": {1: 0, 3: -5, 5: -9.8, 9: -10}}, NOT_REACHED, ""),
         ("falls", {"y": "nmse_db"}, {"a": {1: 0, 3: -5, 5: -4}}, DISAGREES, "-5.00 to 1.00"),
+        ("value", {"y": "ber", "full": True}, {"a": {0: 0.5}}, NOT_REACHED, ""),
         ("swing", {"y": "nmse_db", "most": 6}, {"a": {1: 0, 3: -5, 5: -4}}, AGREES, "5.00"),
         ("early", {"y": "ber", "share": 0.25, "least": 0.5}, {"a": {0: 9, 1: 3, 2: 2, 3: 1.5, 4: 1}}, AGREES, "0.75"),
     ],
 )
 def test_verdicts(kind: str, terms: dict, curves: dict, verdict: str, measured: str) -> None:
     claim = Claim("says", kind, {"curve": "a", "over": "b", **terms})
-    assert judge(claim, rows(**curves)) == (verdict, measured)
+    assert judge(claim, rows(**curves), full=False) == (verdict, measured)
 
 
 def test_figure_files_are_all_of_the_folder() -> None:

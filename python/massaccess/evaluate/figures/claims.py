@@ -1,6 +1,6 @@
 """Whether a result bears a paper's sentence out.
 
-Kinds of checks and their terms; ``from`` and ``to`` limit x, both included:
+Kinds of checks and their terms; ``from`` and ``to`` limit x, both included; ``full`` leaves a claim to the full run:
 
     gain         curve, over, y, at, least, most   how much less x ``curve`` needs than ``over`` for y = ``at``
     difference   curve, over, y, least, most       y of ``over`` minus y of ``curve`` at every x, in dB: rates and times as 10 log10
@@ -31,13 +31,14 @@ Rows = Sequence[Mapping[str, Any]]
 Line = dict[float, float]
 
 
-def judge(claim: Claim, rows: Rows) -> tuple[str, str]:
-    """(verdict, what was measured) for the rows of a figure. Not reached: a point, a curve or enough errors are missing."""
+def judge(claim: Claim, rows: Rows, *, full: bool = True) -> tuple[str, str]:
+    """(verdict, what was measured) for the rows of a figure. Not reached: a point, a curve or enough errors are missing, or the claim is
+    about what the quick run cuts down."""
     if not claim.kind:
         return UNCHECKED, ""
     if claim.kind not in _KINDS:
         raise unknown("kind of claim", claim.kind, _KINDS)
-    found = _KINDS[claim.kind](claim.terms, rows)
+    found = _KINDS[claim.kind](claim.terms, rows) if full or not claim.terms.get("full") else []
     if not found:
         return NOT_REACHED, ""
     terms = {**_LIMITS.get(claim.kind, {}), **claim.terms}

@@ -2,7 +2,8 @@
 
     id, paper, figure, title, note       names; note: what the paper leaves open, and what stands here instead
     x                                    a field of SystemConfig, "snr_users_db" (users / noise_var), "steps" (time is up after so many
-                                         steps of a receiver), "step" (of a training), or the name of an option of the receivers
+                                         steps of a receiver; where it has options n_x and n_update, of its channel sampler), "step"
+                                         (of a training), or the name of an option of the receivers
     y                                    one panel each: measures of `metrics`, "accuracy" (1 - aep), or "loss"
     [system]                             SystemConfig, without x
     [quick], [full]                      points, frames, slow_frames, batch; note: what was cut down

@@ -91,7 +91,7 @@ def run(
 
 def document(figure: PublishedFigure, extent: Extent, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Result file: the figure, how it was run, a row a point (as `massaccess evaluate` writes it), and what became of the claims."""
-    claims = [(claim, judge(claim, rows)) for claim in figure.claims]
+    claims = [(claim, judge(claim, rows, full=extent.full)) for claim in figure.claims]
     return {
         "figure": figure.id,
         "paper": figure.paper,
@@ -150,7 +150,7 @@ def _campaign(figure: PublishedFigure, curve: Curve, x: float | None, extent: Ex
     elif x is not None and figure.x in FIELDS:
         config = config.replace(**{figure.x: type(getattr(config, figure.x))(x)})
     elif x is not None and figure.x == STEPS:
-        steps = int(x)
+        steps = round(x * (1 + options["n_x"] / options["n_update"] if "n_update" in options else 1))
     elif x is not None:
         options[figure.x] = int(x)
     frames = extent.frames or (settings.slow_frames if curve.slow and settings.slow_frames else settings.frames)
