@@ -35,8 +35,9 @@ def estimate_noise_var(pilot_rx: Tensor, data_rx: Tensor) -> float:
     and Nadler 2009); the variance is the sum of the lower half of the other values, pooled over the batch, over what it is for
     (T-K) x (M-K) noise by the Marchenko-Pastur law. A signal of finite strength takes less from the noise than a whole dimension; half of
     the first-order term of that is put back.
-    Within 3 % for 128 users, 10 % active, 65 x 64 frames, from 0 dB on. Frames with hardly more symbols than users are read too high
-    at low SNR (15 pilots, 12 users: 10 to 20 % at 0 dB, 8 % at 10 dB, 1 % at 20 dB), and with as many users there is nothing left to read.
+    Bias within 2.5 % from 0 dB on (1 % from 5 dB on) for 128 users, 10 % active, and for 12 of 12, in 65 x 64 frames; batches of 32
+    scatter by 0.7 %. Frames with hardly more symbols than users are read too high where signals are weak: 15 pilots alone, 12 users, 9 to
+    15 % at 0 dB, up to 6 % at 10 dB, within 2 % from 15 dB on. With as many users as symbols there is nothing left to read.
     A converter's distortion counts as noise. Raises ShapeError when the two parts do not fit.
     """
     if pilot_rx.ndim != 3 or data_rx.ndim != 3 or pilot_rx.shape[::2] != data_rx.shape[::2]:
