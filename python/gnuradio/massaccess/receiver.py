@@ -15,7 +15,8 @@ class receiver(gr.hier_block2):
     Message ports: ``packets``, a PDU for each payload whose CRC holds (dictionary with frame, user, activity, receiver); ``active``, a PDU
     for each frame (dictionary with frame, receiver; s32vector of users); ``stats``, a dictionary of counters twice a second.
 
-    ``noise_var``, ``adc_bits`` and ``adc_scale`` of 0 follow the tags of the stream. ``channel_cov`` names the channel model or bank whose
+    ``noise_var``, ``adc_bits`` and ``adc_scale`` of 0 follow the tags of the stream; ``noise_var=-1`` estimates the noise variance from the
+    frames of each batch, whatever the tags say (best with 8 frames or more a batch). ``channel_cov`` names the channel model or bank whose
     covariance the receiver may know. ``overflow="block"`` loses nothing, and batches are the frames with one frame // max_batch, so that a
     replay gives the very same answers; ``"drop_oldest"`` decodes what is at hand and drops the oldest frames beyond ``queue_frames``.
     Latency: at most ``max_batch`` frames with ``block``, ``queue_frames`` with ``drop_oldest``, and the time to decode a batch.
@@ -91,8 +92,8 @@ class receiver(gr.hier_block2):
             self.msg_connect(self._decoder, port, self, port)
 
     def set_noise_var(self, noise_var):
-        """Noise variance of the frames to come; 0 follows the tags."""
-        check_side("noise_var", noise_var)
+        """Noise variance of the frames to come; 0 follows the tags, -1 estimates it."""
+        check_side("noise_var", noise_var, estimate=True)
         self._intake.set_side(noise_var=noise_var)
 
     def stats(self):
