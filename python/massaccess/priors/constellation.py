@@ -34,15 +34,17 @@ class ConstellationPrior:
 
         With QPSK this is tanh(sqrt(2) Re x / sigma^2) / sqrt(2) per real part; P1 eq. (28) is its score.
         """
-        parts = torch.view_as_real(x)
-        var = sigma.square()[..., None]
+        mean, spread = self.parts(torch.view_as_real(x), sigma.square()[..., None])
+        return torch.view_as_complex(mean), spread.sum(-1)
+
+    def parts(self, parts: Tensor, var: Tensor | float) -> tuple[Tensor, Tensor]:
+        """The same for real parts, any shape: ``var`` is the variance of the complex noise; the answer holds each part's mean and variance."""
         levels = self.amplitudes.to(parts)
         if len(levels) == 2:
             peak = math.sqrt(0.5)
             mean = peak * torch.tanh(2 * peak * parts / var)
-            spread = peak**2 - mean.square()
-        else:
-            weight = torch.softmax(-(parts[..., None] - levels).square() / var[..., None], -1)
-            mean = (weight * levels).sum(-1)
-            spread = (weight * (levels - mean[..., None]).square()).sum(-1)
-        return torch.view_as_complex(mean), spread.sum(-1)
+            return mean, peak**2 - mean.square()
+        nearness = (parts[..., None] - levels).square()
+        weight = torch.softmax(-nearness / (var[..., None] if isinstance(var, Tensor) else var), -1)
+        mean = (weight * levels).sum(-1)
+        return mean, (weight * (levels - mean[..., None]).square()).sum(-1)
