@@ -38,7 +38,7 @@ class ConstellationPrior:
         return torch.view_as_complex(mean), spread.sum(-1)
 
     def parts(self, parts: Tensor, var: Tensor | float) -> tuple[Tensor, Tensor]:
-        """The same for real parts, any shape: ``var`` is the variance of the complex noise; the answer holds each part's mean and variance."""
+        """The same for real parts of any shape: mean and variance of each; ``var`` is still that of the complex noise."""
         levels = self.amplitudes.to(parts)
         if len(levels) == 2:
             peak = math.sqrt(0.5)
