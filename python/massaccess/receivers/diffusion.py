@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -15,7 +14,7 @@ from ..errors import ConfigError, unknown
 from ..estimation.estimate import ChannelEstimate
 from ..estimation.lmmse import Lmmse
 from ..samplers import guidance, langevin, schedules
-from .sampling import Sampling, Scene, draws
+from .sampling import GUIDANCE, Sampling, Scene, complex_of, data_score, draws
 
 FEEDBACK = ("soft", "hard", "raw")
 DECIDED = 1e-3  # a noise level at which posterior means are decisions
@@ -145,7 +144,7 @@ class _Chain:
             self.cut = scene.obs.late
             return self.cut
 
-        fresh = self.options.sample_data(scene.link, scene.channel(self.x[rows]), self.generator, on_step)
+        fresh = self.options.sample_data(scene, scene.channel(self.x[rows]), self.generator, on_step)
         if self.cut:
             return
         self.data[rows] = fresh
@@ -159,8 +158,9 @@ class Synchronous(Sampling):
     """The synchronous predecessor of P2 ("Syn Iter Langevin CE & DD"): from noise, each Langevin step of the channel is followed by one of
     the data, at levels that fall together over n_h steps (n_x, method and corrections have no say).
 
-    ``feedback`` says what the channel step takes for the symbols: "soft", their posterior means at the level reached, whose variances count
-    as noise; "hard", decisions; "raw", the state itself, as the paper seems to.
+    ``feedback`` says what one knows of the other: "raw", the other's state as it is, noise and all, as the paper seems to; "soft", its
+    posterior mean at the level reached, the symbols' variances counting as noise, so that the data do not lock on a channel that is noise
+    still; "hard", the same with decisions for the symbols.
     """
 
     method: str = "ald"
@@ -179,57 +179,40 @@ class Synchronous(Sampling):
         """
         generator = draws(generator, obs)
         scene = Scene.of(obs, active, self.weights)
-        frames, times, antennas = scene.link.data_rx.shape
-        slots = scene.root_gain.shape[1]
-        x = _wide(scene, (frames, slots, antennas), self.sigma_max, generator)
-        data = _wide(scene, (frames, slots, times), self.tau_max, generator)
-        steps = 0
-        shared = {"r": self.r, "step_rule": self.step_rule, "mask": scene.mask, "generator": generator}
-        for sigma, tau in zip(self.sigmas[:-1].tolist(), schedules.geometric(self.tau_min, self.tau_max, self.n_h).tolist(), strict=False):
-            x = langevin.step(self._channel_score(scene, data, tau), x, sigma, **shared)  # type: ignore[arg-type]
+        link, times = scene.link, obs.data_len
+        x, data = scene.noise(self.sigma_max, generator), scene.data_noise(self.tau_max, generator)
+        shared = {"r": self.r, "step_rule": self.step_rule, "generator": generator}
+        taus = schedules.geometric(self.tau_min, self.tau_max, self.n_h).tolist()
+        for steps, (sigma, tau) in enumerate(zip(self.sigmas[:-1].tolist(), taus, strict=False), 1):
+            score, clean = self._channel(scene, x, complex_of(data), sigma, tau)
+            x = langevin.step(score, x, sigma, mask=scene.mask, **shared)  # type: ignore[arg-type]
             if times:
-                data = langevin.step(self._data_score(scene, x), data, tau, **shared)  # type: ignore[arg-type]
-            langevin.look(x, steps, sigma, self.step_rule)
-            steps += 1
+                channel = scene.channel(x if self.feedback == "raw" else clean)
+                heard = data_score(link, channel, self.data_weight, squared=True)
+                data = langevin.step(heard, data, tau, mask=scene.data_mask, **shared)  # type: ignore[arg-type]
+            langevin.look(x, steps - 1, sigma, self.step_rule)
             if obs.late:
                 break
         langevin.look(x, None, sigma, self.step_rule)
-        if steps < self.n_h:
-            x = scene.moments(x, sigma)[0]
-        return scene.estimate(x, data.mT.contiguous(), nfe=float(steps), start=self.n_h, steps=steps, cut=steps < self.n_h)
+        cut = steps < self.n_h
+        return scene.estimate(clean if cut else x, complex_of(data), nfe=float(steps), start=self.n_h, steps=steps, cut=cut)
 
-    def _channel_score(self, scene: Scene, data: Tensor, tau: float) -> langevin.Score:
-        """P2 eq. (4), (8) with the data [B K D] as they are at level ``tau``."""
-        link, root = scene.link, scene.root_gain[..., None]
-        sent, var = data, data.real.new_zeros(data.shape)
-        if self.feedback != "raw":
-            level = data.real.new_tensor(tau if self.feedback == "soft" else DECIDED)
-            sent, var = link.prior.moments(data, level)
-        sent = torch.cat([link.pilots, (sent * scene.mask).mT], 1) * root.mT
-        loud = (var * root.square() * scene.mask).sum(1)
-        weight = (link.noise_var / (link.noise_var + torch.cat([loud.new_zeros(link.pilots.shape[:2]), loud], 1))).sqrt()[..., None]
-        rx = torch.cat([link.pilot_rx, link.data_rx], 1)
+    def _channel(self, scene: Scene, x: Tensor, data: Tensor, sigma: float, tau: float) -> tuple[langevin.Score, Tensor]:
+        """The channel's posterior score, P2 eq. (4), with the data at hand, and its posterior mean; one evaluation of the prior."""
+        mean, var = scene.moments(x, sigma)
+        sent, sent_var = data, None
+        if self.feedback == "hard":
+            sent = _decided(data, scene)
+        elif self.feedback == "soft":
+            here = scene.link.present[:, None, :]
+            sent, sent_var = (part * here for part in scene.link.prior.moments(data, data.real.new_tensor(tau)))
+        seen = scene.known(sent, sent_var, squared=True)
 
-        def score(x: Tensor, sigma: float) -> Tensor:
-            pull = guidance.pull_once(rx * weight, sent * weight, x, noise_var=link.noise_var, var=sigma**2)
-            return (scene.moments(x, sigma)[0] - x) / sigma**2 + self.channel_weight * pull
+        def once(x: Tensor, sigma: float) -> tuple[Tensor, Tensor]:
+            return mean, var
 
-        return score
-
-    def _data_score(self, scene: Scene, x: Tensor) -> langevin.Score:
-        """P2 eq. (13), (14) for the channel at hand."""
-        link, channel = scene.link, scene.channel(x).mT
-
-        def score(data: Tensor, tau: float) -> Tensor:
-            pull = guidance.pull_once(link.data_rx.mT, channel, data, noise_var=link.noise_var, var=tau**2)
-            return (link.prior.moments(data, data.real.new_tensor(tau))[0] - data) / tau**2 + self.data_weight * pull
-
-        return score
-
-
-def _wide(scene: Scene, shape: tuple[int, int, int], sigma: float, generator: torch.Generator) -> Tensor:
-    """A start from noise at level ``sigma``, for unknowns of power 1 in the slots that are taken."""
-    return langevin.masked(langevin.noise_like(scene.link.pilots.new_zeros(shape), generator), scene.mask) * math.sqrt(sigma**2 + 1)
+        score = GUIDANCE[self.guidance](once, seen, weight=self.channel_weight)
+        return score, langevin.masked(guidance.denoiser(once, seen)(x, sigma), scene.mask)
 
 
 def _decided(symbols: Tensor, scene: Scene) -> Tensor:

@@ -38,6 +38,6 @@ class SampledData(Sampling):
         """
         scene = Scene.of(obs, truth.active, self.weights)
         channel = scene.link.beams.into(scene.slots.take(truth.channel))
-        symbols = self.sample_data(scene.link, channel, draws(generator, obs), lambda i, x: obs.late)
+        symbols = self.sample_data(scene, channel, draws(generator, obs), lambda i, x: obs.late)
         x = channel / scene.root_gain.clamp_min(1e-15)[..., None]
         return scene.estimate(x, symbols, nfe=0.0, cut=obs.late)

@@ -83,7 +83,8 @@ class Sampling:
         self, score: langevin.Score, x: Tensor, levels: Tensor, *, mask: Tensor, generator: torch.Generator, on_step: Stop | None = None
     ) -> Tensor:
         """The chain from ``levels[0]`` to ``levels[-1]``."""
-        shared = {"r": self.r, "step_rule": self.step_rule, "mask": mask, "generator": generator, "on_step": on_step}
+        some = None if bool(mask.all()) else mask
+        shared = {"r": self.r, "step_rule": self.step_rule, "mask": some, "generator": generator, "on_step": on_step}
         if self.method == "pc":
             return predictor_corrector.sample(score, x, levels, corrections=self.corrections, **shared)  # type: ignore[arg-type]
         return langevin.sample(score, x, levels[:-1], **shared)  # type: ignore[arg-type]
@@ -94,26 +95,22 @@ class Sampling:
 
     def sample_channel(self, scene: Scene, seen: LinearGaussian, generator: torch.Generator, on_step: Stop | None = None) -> Tensor:
         """P1 Algorithm 1 from noise: channels [B K M] of power 1, in beams."""
-        start = langevin.masked(langevin.noise_like(seen.matched.new_zeros(scene.shape), generator), scene.mask)
-        start = start * math.sqrt(self.sigma_max**2 + 1)
+        start = scene.noise(self.sigma_max, generator)
         score = self.channel_score(scene, seen)
         return self.run(score, start, self.sigmas, mask=scene.mask, generator=generator, on_step=on_step)
 
-    def sample_data(self, link: Link, channel: Tensor, generator: torch.Generator, on_step: Stop | None = None) -> Tensor:
+    def sample_data(self, scene: Scene, channel: Tensor, generator: torch.Generator, on_step: Stop | None = None) -> Tensor:
         """Symbols [B D K] from the posterior of P1 eq. (30) given ``channel`` [B K M] (in beams), from noise."""
-        score, mask = data_score(link, channel, self.data_weight), torch.cat([link.present] * 2, 1)[..., None]
-        frames, slots = link.present.shape
-        start = link.data_rx.real.new_zeros(frames, 2 * slots, link.data_rx.shape[1])
-        start = langevin.noise_like(start, generator) * math.sqrt(self.tau_max**2 + 1)
-        return complex_of(self.run(score, start, self.taus, mask=mask, generator=generator, on_step=on_step))
+        score, start = data_score(scene.link, channel, self.data_weight), scene.data_noise(self.tau_max, generator)
+        return complex_of(self.run(score, start, self.taus, mask=scene.data_mask, generator=generator, on_step=on_step))
 
 
-def data_score(link: Link, channel: Tensor, weight: float) -> langevin.Score:
+def data_score(link: Link, channel: Tensor, weight: float, *, squared: bool = False) -> langevin.Score:
     """The posterior score of the symbols, P1 eq. (28)-(30), on real parts [B 2K D]: one small real product and one tanh an evaluation.
 
     The likelihood's part is affine in the symbols; its matrix and offset are made once a level.
     """
-    seen = LinearGaussian.of(link.data_rx.mT, channel.mT, noise_var=link.noise_var)
+    seen = LinearGaussian.of(link.data_rx.mT, channel.mT, noise_var=link.noise_var, squared=squared)
     eye = torch.eye(2 * channel.shape[1], dtype=link.data_rx.real.dtype, device=channel.device)
 
     @functools.lru_cache(maxsize=2)
@@ -124,7 +121,7 @@ def data_score(link: Link, channel: Tensor, weight: float) -> langevin.Score:
 
     def score(x: Tensor, tau: float) -> Tensor:
         matrix, offset = affine(tau)
-        return torch.baddbmm(offset, matrix, x).add_(link.prior.parts(x, tau**2)[0], alpha=tau**-2)
+        return torch.baddbmm(offset, matrix, x).add_(link.prior.mean_of_parts(x, tau**2), alpha=tau**-2)
 
     return score
 
@@ -167,6 +164,21 @@ class Scene:
         return self.link.present[..., None]
 
     @property
+    def data_mask(self) -> Tensor:
+        return torch.cat([self.mask, self.mask], 1)
+
+    def noise(self, sigma: float, generator: torch.Generator) -> Tensor:
+        """Channels [B K M] of power 1 under so much noise that nothing is known of them."""
+        start = langevin.noise_like(self.link.pilots.new_zeros(self.shape), generator)
+        return langevin.masked(start, self.mask) * math.sqrt(sigma**2 + 1)
+
+    def data_noise(self, tau: float, generator: torch.Generator) -> Tensor:
+        """Symbols, as real parts [B 2K D], under noise of level tau: variance tau^2 + 1 (the papers forget the 1)."""
+        frames, slots = self.root_gain.shape
+        start = self.root_gain.new_zeros(frames, 2 * slots, self.link.data_rx.shape[1])
+        return langevin.masked(langevin.noise_like(start, generator), self.data_mask) * math.sqrt(tau**2 + 1)
+
+    @property
     def shape(self) -> tuple[int, int, int]:
         return (*self.root_gain.shape, self.link.pilot_rx.shape[2])
 
@@ -178,7 +190,7 @@ class Scene:
         """Channels with their gains, in beams."""
         return x * self.root_gain[..., None]
 
-    def known(self, symbols: Tensor | None, var: Tensor | None = None) -> LinearGaussian:
+    def known(self, symbols: Tensor | None, var: Tensor | None = None, *, squared: bool = False) -> LinearGaussian:
         """What pilots and ``symbols`` [B D K] with variances ``var`` say of the channels of power 1; ``None``: pilots alone."""
         rx, sent = self.link.pilot_rx, self.link.pilots
         row_noise = None
@@ -188,7 +200,7 @@ class Scene:
                 quiet = var.new_zeros(len(var), self.link.pilots.shape[1])
                 row_noise = torch.cat([quiet, (var * self.root_gain.square()[:, None, :]).sum(2)], 1)
         sent = sent * self.root_gain[:, None, :]
-        return LinearGaussian.of(rx, sent, noise_var=self.link.noise_var, row_noise=row_noise)
+        return LinearGaussian.of(rx, sent, noise_var=self.link.noise_var, row_noise=row_noise, squared=squared)
 
     def estimate(self, x: Tensor, symbols: Tensor, **info: object) -> Estimate:
         """The answer for channels ``x`` of power 1 and sampled ``symbols``.

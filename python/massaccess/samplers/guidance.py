@@ -28,11 +28,15 @@ class LinearGaussian:
     noise_var: float
 
     @staticmethod
-    def of(y: Tensor, a: Tensor, *, noise_var: float, row_noise: Tensor | None = None) -> LinearGaussian:
-        """``row_noise`` [B T]: further variance of each row's noise, on top of ``noise_var``."""
+    def of(y: Tensor, a: Tensor, *, noise_var: float, row_noise: Tensor | None = None, squared: bool = False) -> LinearGaussian:
+        """``row_noise`` [B T]: further variance of each row's noise, on top of ``noise_var``. ``squared`` decomposes a^H a instead: several
+        times faster with half the digits, for an ``a`` that serves one step only."""
         if row_noise is not None:
             weight = (noise_var / (noise_var + row_noise)).sqrt()[..., None]
             y, a = y * weight, a * weight
+        if squared:
+            energy, basis = torch.linalg.eigh(a.mH @ a)
+            return LinearGaussian(basis, energy.clamp_min(0)[..., None], basis.mH @ (a.mH @ y), noise_var)
         left, singular, right = torch.linalg.svd(a, full_matrices=False)
         matched = singular[..., None] * (left.mH @ y)
         return LinearGaussian(right.mH, singular.square()[..., None], matched, noise_var)
@@ -96,10 +100,3 @@ def denoised(score: Score) -> Denoised:
         return x + sigma**2 * score(x, sigma)
 
     return mean_of
-
-
-def pull_once(y: Tensor, a: Tensor, x: Tensor, *, noise_var: float, var: float) -> Tensor:
-    """`LinearGaussian.pull` without a decomposition, for an ``a`` that serves one step only."""
-    gram = a.mH @ a
-    eye = torch.eye(gram.shape[-1], dtype=gram.dtype, device=gram.device)
-    return torch.linalg.solve(noise_var * eye + var * gram, a.mH @ y - gram @ x)

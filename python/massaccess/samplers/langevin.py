@@ -73,11 +73,15 @@ def step_size(slope: Tensor, noise: Tensor, sigma: float, *, r: float, step_rule
     "printed" multiplies it by sigma per real part, without that bound, as P1 (24) and P2 (3) print it: with channels of unit power it
     overshoots far above sigma = 5 and hardly moves below 0.1. The papers take norms of all real parts, which gives the same eta.
     """
-    dims = tuple(range(1, slope.ndim))
-    steep = torch.linalg.vector_norm(slope, dim=dims, keepdim=True).clamp_min(1e-30)  # 0 where a frame's mask leaves nothing
-    ratio = torch.linalg.vector_norm(noise, dim=dims, keepdim=True) / steep
+    ratio = _norm(noise) / _norm(slope).clamp_min(1e-30)  # |slope| is 0 where a frame's mask leaves nothing
     eta = 2 * r**2 * ratio.square()
     return eta * (sigma * math.sqrt(0.5)) if step_rule == "printed" else eta.clamp_max(sigma**2)
+
+
+def _norm(x: Tensor) -> Tensor:
+    """Norm of each frame, [B 1 ...]."""
+    parts = torch.view_as_real(x).flatten(-2) if x.is_complex() else x
+    return torch.linalg.vector_norm(parts.flatten(1), dim=1).view(-1, *[1] * (x.ndim - 1))
 
 
 def noise_like(x: Tensor, generator: torch.Generator) -> Tensor:
