@@ -62,6 +62,13 @@ RECEIVERS: dict[str, Entry] = {
     "somp": Entry(
         "activity.somp:Somp", "activity", "simultaneous orthogonal matching pursuit, noise-level stop", "Tropp et al. 2006; P1 baseline"
     ),
+    "score-jadce": Entry(
+        "receivers.score_jadce:ScoreJadce",
+        "activity",
+        "Langevin sampling of the user x antenna matrix: who is active, and the channels",
+        "P0 Algorithm 1",
+        draws=True,
+    ),
     "ls-zf": Entry(_COHERENT, "coherent", "least squares from pilots, zero forcing", "textbook", {"estimator": _LS, "detector": _ZF}),
     "lmmse-lmmse": Entry(
         _COHERENT, "coherent", "LMMSE from pilots, LMMSE detection", "textbook", {"estimator": _LMMSE, "detector": _LMMSE_DD}
@@ -125,7 +132,8 @@ def entry(name: str) -> Entry:
     if (detector and detector.kind != "activity") or coherent.kind != "coherent":
         raise ConfigError(f"{name!r} does not join an activity detector and a coherent receiver: see `massaccess receivers` for the kinds")
     kind = "genie" if detector is None else "joint"
-    return Entry("", kind, f"{first}, then {second}", coherent.source)
+    drawn = coherent.draws or (detector is not None and detector.draws)
+    return Entry("", kind, f"{first}, then {second}", coherent.source, draws=drawn)
 
 
 def create(name: str, **options: Any) -> Any:

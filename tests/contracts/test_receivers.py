@@ -18,10 +18,15 @@ NAMES = (*RECEIVERS, *JOINED)
 CONFIG = SystemConfig(users=10, rows=4, columns=4, pilot_len=12, data_len=9, activity=0.3, snr_db=12.0, channel="kronecker")
 
 
+_JCEDD, _FEW = {"n_h": 60, "n_x": 20, "n_update": 5}, {"n_h": 40, "n_x": 40}
 QUICK = {  # options of receivers whose default step counts would take minutes
-    **dict.fromkeys(("pc-jcedd", "ald-jcedd-async"), {"n_h": 60, "n_x": 20, "n_update": 5}),
-    **dict.fromkeys(("ald-jcedd-sync", "perfect-data-pc", "perfect-data-ald"), {"n_h": 40}),
-    **dict.fromkeys(("perfect-csi-pc", "perfect-csi-ald"), {"n_x": 40}),
+    "pc-jcedd": _JCEDD,
+    "ald-jcedd-async": _JCEDD,
+    "ald-jcedd-sync": _FEW,
+    "perfect-data-pc": _FEW,
+    "perfect-data-ald": _FEW,
+    "perfect-csi-pc": _FEW,
+    "perfect-csi-ald": _FEW,
 }
 SHARES_NOTHING = [name for name in NAMES if not entry(name).draws]  # frames and users take nothing from a common stream of numbers
 

@@ -74,12 +74,7 @@ def guided(moments: Moments, seen: LinearGaussian, *, weight: float = 1.0) -> Sc
     the Jacobian var / sigma^2 that Tweedie's second formula gives), variances averaged over rows: exact for Gaussian priors that treat all
     rows alike and have uncorrelated columns.
     """
-    mean_of = denoiser(moments, seen, weight=weight)
-
-    def score(x: Tensor, sigma: float) -> Tensor:
-        return (mean_of(x, sigma) - x) / sigma**2
-
-    return score
+    return score_of(denoiser(moments, seen, weight=weight))
 
 
 def denoiser(moments: Moments, seen: LinearGaussian, *, weight: float = 1.0) -> Denoised:
@@ -100,3 +95,25 @@ def denoised(score: Score) -> Denoised:
         return x + sigma**2 * score(x, sigma)
 
     return mean_of
+
+
+def row_denoiser(moments: Moments, y: Tensor, a: Tensor, *, noise_var: float, weight: float = 1.0) -> Denoised:
+    """As `denoiser`, with a variance for each row of x [B K C], ``var`` [B K 1] or [B K C]: for priors under which rows differ, such as
+    silent ones among active ones. One T x T system a call, for y [B T C] = a [B T K] x + CN(0, noise_var)."""
+    eye = torch.eye(a.shape[1], dtype=a.dtype, device=a.device)
+
+    def mean_of(x: Tensor, sigma: float) -> Tensor:
+        mean, var = moments(x, sigma)
+        spread = a * var.mean(2)[:, None, :]
+        return mean + weight * spread.mH @ torch.linalg.solve(noise_var * eye + spread @ a.mH, y - a @ mean)
+
+    return mean_of
+
+
+def score_of(denoised: Denoised) -> Score:
+    """The score that belongs to a posterior mean, by Tweedie's formula."""
+
+    def score(x: Tensor, sigma: float) -> Tensor:
+        return (denoised(x, sigma) - x) / sigma**2
+
+    return score

@@ -13,7 +13,7 @@ from ..errors import ConfigError, NotFiniteError, unknown
 Score = Callable[[Tensor, float], Tensor]
 OnStep = Callable[[int, Tensor], "bool | None"]
 
-STEP_RULES = ("song", "printed")
+STEP_RULES = ("song", "printed", "fixed")
 LOOK_EVERY = 32  # levels between two looks for numbers that are none: each look waits for the device
 
 
@@ -72,7 +72,10 @@ def step_size(slope: Tensor, noise: Tensor, sigma: float, *, r: float, step_rule
 
     "printed" multiplies it by sigma per real part, without that bound, as P1 (24) and P2 (3) print it: with channels of unit power it
     overshoots far above sigma = 5 and hardly moves below 0.1. The papers take norms of all real parts, which gives the same eta.
+    "fixed" is 2 r^2 sigma^2 whatever the score (P0: steps in proportion to sigma^2).
     """
+    if step_rule == "fixed":
+        return noise.real.new_full((1,) * noise.ndim, 2 * r**2 * sigma**2)
     ratio = _norm(noise) / _norm(slope).clamp_min(1e-30)  # |slope| is 0 where a frame's mask leaves nothing
     eta = 2 * r**2 * ratio.square()
     return eta * (sigma * math.sqrt(0.5)) if step_rule == "printed" else eta.clamp_max(sigma**2)

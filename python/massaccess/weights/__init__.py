@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from ..core import ChannelPrior, Observation
+from ..core import ChannelPrior, Observation, Prior
 from ..errors import unknown
+from ..priors.bernoulli_gaussian import BernoulliGaussian
 from ..priors.gaussian import Gaussian
 
 
@@ -12,3 +13,11 @@ def choose(name: str, obs: Observation) -> ChannelPrior:
     if name in ("gaussian", "auto"):
         return Gaussian.of(obs.channel_cov, antennas=obs.antennas, like=obs.pilot_rx)
     raise unknown("weights", name, ("gaussian", "auto"))
+
+
+def choose_matrix(name: str, obs: Observation) -> Prior:
+    """The prior of whole user x antenna matrices [B N M], rows of silent users zero, called ``name``: "bernoulli-gaussian", "auto", ..."""
+    if name in ("bernoulli-gaussian", "auto"):
+        power = obs.pilot_rx.real.new_ones(obs.users) if obs.user_gain is None else obs.user_gain
+        return BernoulliGaussian(obs.activity, power)
+    raise unknown("weights", name, ("bernoulli-gaussian", "auto"))
