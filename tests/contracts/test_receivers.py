@@ -27,6 +27,7 @@ QUICK = {  # options of receivers whose default step counts would take minutes
     "perfect-data-ald": _FEW,
     "perfect-csi-pc": _FEW,
     "perfect-csi-ald": _FEW,
+    "score-jadce": {"levels": 40, "steps": 4},
 }
 SHARES_NOTHING = [name for name in NAMES if not entry(name).draws]  # frames and users take nothing from a common stream of numbers
 

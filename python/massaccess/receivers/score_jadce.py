@@ -29,16 +29,17 @@ class ScoreJadce:
     again; a start as wide as the first level. Steps of finite size need beta = 1 - step / 2: then the chain has the variance that the prior
     takes it to have. With beta = 1 it is so little larger that silent rows look active. P0's 0.9 is right for a step of 0.2.
 
-    The decision does not know the truth. Once the sampled rows of all others are subtracted, a user's matched filter is its row plus noise
-    of known variance: the thermal noise, and what the others' rows are wrong by (twice their posterior variance, since they are samples).
-    Its energy over that variance is chi-square with 2 M degrees of freedom when the user is silent: ``false_alarm`` sets the threshold as
-    that rate; without it (the default) the log odds against a Gaussian row of the user's power decide, with ``threshold`` on them.
+    The decision does not know the truth. With Gaussian rows of the sampled powers for all others, the MMSE filter of a user gives its row
+    plus noise of known variance. Its energy over that variance is chi-square with 2 M degrees of freedom when the user is silent:
+    ``false_alarm`` sets the threshold as that rate; without it (the default) the log odds against a Gaussian row of the user's power
+    decide, with ``threshold`` on them.
 
     weights: "bernoulli-gaussian" (closed form, which "auto" takes), or trained ones, see `weights.choose_matrix`. levels, steps: noise
-    levels from sigma_max to sigma_min, in units of the root of the mean channel power, and Langevin steps at each. step: size of a Langevin
-    step over sigma^2. beta: see above, ``None`` for 1 - step / 2. guidance: "prior" counts the prior's variance of each row, "flat" takes
-    sigma^2 for all as P0 does. weight: of the likelihood. answer: "mean", the posterior mean given the sampled rows' powers, or "sample",
-    P0's, which is up to 3 dB worse.
+    levels from sigma_max to sigma_min, in units of the root of each user's channel power, and Langevin steps at each. step: size of a
+    Langevin step over sigma^2. beta: see above, ``None`` for 1 - step / 2. guidance: "prior" counts the prior's variance of each row,
+    "flat" takes sigma^2 for all as P0 does (keep step (1 + weight) below 2 there). weight: of the likelihood; more than 1, since a mean
+    variance of a row's entries is too timid where activity is open. answer: "mean", the posterior mean given the sampled rows' powers, or
+    "sample", P0's, which is up to 3 dB worse.
     """
 
     weights: str = "auto"
@@ -49,7 +50,7 @@ class ScoreJadce:
     step: float = 0.4
     beta: float | None = None
     guidance: str = "prior"
-    weight: float = 2.0
+    weight: float = 4.0
     answer: str = "mean"
     threshold: float = 0.0
     false_alarm: float | None = None
@@ -71,23 +72,22 @@ class ScoreJadce:
         Raises NotFiniteError when the chain diverges.
         """
         generator = draws(generator, obs)
-        gain = obs.pilot_rx.real.new_ones(obs.frames, obs.users) if obs.user_gain is None else obs.user_gain
-        prior, scale = choose_matrix(self.weights, obs), float(gain.mean().sqrt())
-        x, steps = self._chain(prior, obs, scale, generator)
-        known = _Rows.of(obs, x)
-        effective, residue = known.cancelled()
-        log_odds = BernoulliGaussian(obs.activity, gain).log_odds(effective, residue.sqrt())
-        threshold = self._threshold(gain, residue, obs) if self.false_alarm else self.threshold
+        root = obs.pilot_rx.real.new_ones(obs.frames, obs.users) if obs.user_gain is None else obs.user_gain.sqrt()
+        sent = obs.pilots * root[:, None, :]  # rows of power 1 inside, the gains go with the pilots
+        x, steps = self._chain(choose_matrix(self.weights, obs), obs, sent, generator)
+        known = _Rows.of(obs, sent, x)
+        effective, residue = known.without_own()
+        log_odds = BernoulliGaussian(obs.activity, torch.ones_like(root)).log_odds(effective, residue.sqrt())
+        threshold = self._threshold(residue, obs) if self.false_alarm and not obs.all_active else self.threshold
         activity = torch.sigmoid(log_odds - threshold)
         cut = steps < self.levels * self.steps
         info = {"log_odds": log_odds, "nfe": float(steps + 1), "steps": steps, "cut": cut, "effective_noise_var": residue}
         channel = known.mean() if self.answer == "mean" else x
-        return Estimate(activity, channel * (activity > 0.5)[..., None], info=info)
+        return Estimate(activity, channel * (root * (activity > 0.5))[..., None], info=info)
 
-    def _chain(self, prior: Prior, obs: Observation, scale: float, generator: torch.Generator) -> tuple[Tensor, int]:
+    def _chain(self, prior: Prior, obs: Observation, sent: Tensor, generator: torch.Generator) -> tuple[Tensor, int]:
         """The sampled matrix, denoised, and the number of steps made."""
-        sent = obs.pilots.expand(obs.frames, -1, -1)
-        levels = schedules.geometric(scale * self.sigma_min, scale * self.sigma_max, self.levels)
+        levels = schedules.geometric(self.sigma_min, self.sigma_max, self.levels)
         start = langevin.noise_like(obs.pilot_rx.new_zeros(obs.frames, obs.users, obs.antennas), generator)
         made = 0
 
@@ -121,13 +121,13 @@ class ScoreJadce:
         )
         return mean_of(x, float(levels[made])), made * self.steps
 
-    def _threshold(self, gain: Tensor, residue: Tensor, obs: Observation) -> Tensor:
+    def _threshold(self, residue: Tensor, obs: Observation) -> Tensor:
         """The log odds [B N] at the energy that a silent user exceeds with rate ``false_alarm``."""
         degrees = 2 * obs.antennas
         tail = math.sqrt(2 / (9 * degrees)) * float(torch.special.ndtri(torch.tensor(1 - (self.false_alarm or 0.5), dtype=torch.float64)))
         energy = (1 - 2 / (9 * degrees) + tail) ** 3  # a chi-square quantile over its degrees of freedom (Wilson, Hilferty 1931)
         at = (energy * residue).sqrt()[..., None].expand(-1, -1, obs.antennas)
-        return BernoulliGaussian(obs.activity, gain).log_odds(at, residue.sqrt())
+        return BernoulliGaussian(obs.activity, torch.ones_like(residue)).log_odds(at, residue.sqrt())
 
 
 @dataclass(frozen=True)
@@ -135,31 +135,26 @@ class _Rows:
     """What the pilots say of Gaussian rows of the sampled powers: x [B N M], power [B N], filter [B L N] = total^-1 P."""
 
     obs: Observation
+    sent: Tensor  # [B L N]
     x: Tensor
     power: Tensor
     filter: Tensor
 
     @staticmethod
-    def of(obs: Observation, x: Tensor) -> _Rows:
+    def of(obs: Observation, sent: Tensor, x: Tensor) -> _Rows:
         power = x.abs().square().mean(2)
         eye = torch.eye(obs.pilot_len, dtype=x.dtype, device=x.device)
-        total = obs.linear_noise_var * eye + (obs.pilots * power[:, None, :].to(x.dtype)) @ obs.pilots.mH
-        return _Rows(obs, x, power, torch.linalg.solve(total, obs.pilots.expand(obs.frames, -1, -1)))
+        total = obs.linear_noise_var * eye + (sent * power[:, None, :]) @ sent.mH
+        return _Rows(obs, sent, x, power, torch.linalg.solve(total, sent))
 
     def mean(self) -> Tensor:
         """Posterior means [B N M]."""
         return self.power[..., None] * (self.filter.mH @ self.obs.pilot_rx)
 
-    def error(self) -> Tensor:
-        """Posterior variances [B N]."""
-        known = (self.obs.pilots.conj() * self.filter).real.sum(1)
-        return (self.power - self.power.square() * known).clamp_min(0)
+    def without_own(self) -> tuple[Tensor, Tensor]:
+        """Each user's row as the pilots alone tell it, the others being of their sampled powers: row [B N M] plus noise of variance [B N].
 
-    def cancelled(self) -> tuple[Tensor, Tensor]:
-        """Each user's matched filter [B N M] with the others' rows subtracted, and the variance [B N] of its noise."""
-        pilots = self.obs.pilots
-        norm = pilots.abs().square().sum(0)
-        effective = self.x + (pilots.mH @ (self.obs.pilot_rx - pilots @ self.x)) / norm[:, None]
-        cross = (pilots.mH @ pilots).abs().square() / norm[:, None].square()
-        cross = cross - torch.diag_embed(cross.diagonal())
-        return effective, self.obs.linear_noise_var / norm + 2 * self.error() @ cross.mT
+        That is the MMSE filter of the user with its own power taken out of the total.
+        """
+        heard = (self.sent.conj() * self.filter).real.sum(1).clamp_min(1e-30)
+        return (self.filter.mH @ self.obs.pilot_rx) / heard[..., None], (1 / heard - self.power).clamp_min(1e-30)

@@ -16,8 +16,7 @@ def choose(name: str, obs: Observation) -> ChannelPrior:
 
 
 def choose_matrix(name: str, obs: Observation) -> Prior:
-    """The prior of whole user x antenna matrices [B N M], rows of silent users zero, called ``name``: "bernoulli-gaussian", "auto", ..."""
+    """The prior of whole matrices [B N M], rows zero for silent users and of power 1 otherwise: "bernoulli-gaussian", "auto", ..."""
     if name in ("bernoulli-gaussian", "auto"):
-        power = obs.pilot_rx.real.new_ones(obs.users) if obs.user_gain is None else obs.user_gain
-        return BernoulliGaussian(obs.activity, power)
+        return BernoulliGaussian(obs.activity, obs.pilot_rx.real.new_ones(obs.users))
     raise unknown("weights", name, ("bernoulli-gaussian", "auto"))
