@@ -1,7 +1,7 @@
 """The one list of algorithms: stable names that result files, flowgraphs and scripts carry.
 
 >>> sorted(name for name, entry in RECEIVERS.items() if entry.kind == "activity")
-['activity', 'covariance', 'mmv-amp', 'somp']
+['activity', 'covariance', 'mmv-amp', 'score-jadce', 'somp']
 >>> create("covariance+iterative-lmmse-ep", rounds=2).coherent.rounds
 2
 """

@@ -13,7 +13,13 @@ from massaccess.forward.simulate import Simulation
 from massaccess.registry import RECEIVERS, create, entry
 from massaccess.rng import generator
 
-JOINED = ("covariance+iterative-lmmse-ep", "somp+ls-zf", "mmv-amp+lmmse-lmmse", "perfect-activity+iterative-lmmse-oamp")
+JOINED = (
+    "covariance+iterative-lmmse-ep",
+    "somp+ls-zf",
+    "mmv-amp+lmmse-lmmse",
+    "covariance+ald-jcedd-async",
+    "perfect-activity+iterative-lmmse-oamp",
+)
 NAMES = (*RECEIVERS, *JOINED)
 CONFIG = SystemConfig(users=10, rows=4, columns=4, pilot_len=12, data_len=9, activity=0.3, snr_db=12.0, channel="kronecker")
 
@@ -22,6 +28,7 @@ _JCEDD, _FEW = {"n_h": 60, "n_x": 20, "n_update": 5}, {"n_h": 40, "n_x": 40}
 QUICK = {  # options of receivers whose default step counts would take minutes
     "pc-jcedd": _JCEDD,
     "ald-jcedd-async": _JCEDD,
+    "covariance+ald-jcedd-async": _JCEDD,
     "ald-jcedd-sync": _FEW,
     "perfect-data-pc": _FEW,
     "perfect-data-ald": _FEW,
