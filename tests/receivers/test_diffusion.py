@@ -85,6 +85,12 @@ def test_perfect_csi_samplers_detect(sixteen):
         torch.testing.assert_close(found.channel, frame.channel, rtol=1e-4, atol=1e-4)
 
 
+def test_cleaned_symbols_have_fewer_errors_than_the_sample():
+    frame, obs = Simulation(PAPER.replace(snr_db=6.0), 1).frames(0, 16)
+    cleaned, sampled = (ber(frame, receive("perfect-csi-pc", frame, obs, n_x=80, clean=clean)) for clean in (True, False))
+    assert cleaned < 0.8 * sampled
+
+
 def test_start_matches_the_error_of_the_first_estimate(sixteen):
     """sigma_start^2 is the mean LMMSE error (P1 eq. 31 prints sigma), frame by frame."""
     frame, obs = sixteen

@@ -28,7 +28,7 @@ class Jcedd(Sampling):
     papers print sigma_i there, eq. 31). Departures: Song's step size unless ``step_rule="printed"``, its norms per frame; that start is
     re-noised where the LMMSE error is below sigma_i^2 (``renoise``), so that its error is as white as the sampler takes it to be; the first
     data are posterior means whose variances count as noise (``feedback`` "soft"; "hard": decisions; "raw": zero forcing as it is); the last
-    symbols are cleaned of the sample's own noise, see `sampling.Scene.estimate`. Frames start where their own LMMSE error says.
+    symbols are cleaned of the sample's own noise (``clean``), see `sampling.Scene.estimate`. Frames start where their own LMMSE error says.
     """
 
     n_update: int = 50
@@ -106,7 +106,7 @@ class _Chain:
         symbols = self.scene.link.data_rx.new_zeros(*self.scene.link.data_rx.shape[:2], self.x.shape[1]) if self.data is None else self.data
         nfe = float(self.steps.double().mean()) * self.options.cost
         info = {"nfe": nfe, "start": self.start, "steps": self.steps, "updates": self.updates, "cut": self.cut}
-        return self.scene.estimate(self.x, symbols, **info)
+        return self.scene.estimate(self.x, symbols, clean=self.options.clean, **info)
 
     def _events(self) -> list[int]:
         """Level indices, falling, where something happens."""
@@ -195,7 +195,9 @@ class Synchronous(Sampling):
                 break
         langevin.look(x, None, sigma, self.step_rule)
         cut = steps < self.n_h
-        return scene.estimate(clean if cut else x, complex_of(data), nfe=float(steps), start=self.n_h, steps=steps, cut=cut)
+        return scene.estimate(
+            clean if cut else x, complex_of(data), clean=self.clean, nfe=float(steps), start=self.n_h, steps=steps, cut=cut
+        )
 
     def _channel(self, scene: Scene, x: Tensor, data: Tensor, sigma: float, tau: float) -> tuple[langevin.Score, Tensor]:
         """The channel's posterior score, P2 eq. (4), with the data at hand, and its posterior mean; one evaluation of the prior."""

@@ -40,4 +40,4 @@ class SampledData(Sampling):
         channel = scene.link.beams.into(scene.slots.take(truth.channel))
         symbols = self.sample_data(scene, channel, draws(generator, obs), lambda i, x: obs.late)
         x = channel / scene.root_gain.clamp_min(1e-15)[..., None]
-        return scene.estimate(x, symbols, nfe=0.0, cut=obs.late)
+        return scene.estimate(x, symbols, clean=self.clean, nfe=0.0, cut=obs.late)
