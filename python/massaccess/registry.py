@@ -1,7 +1,7 @@
 """The one list of algorithms: stable names that result files, flowgraphs and scripts carry.
 
 >>> sorted(name for name, entry in RECEIVERS.items() if entry.kind == "activity")
-['activity', 'covariance', 'mmv-amp', 'somp']
+['activity', 'covariance', 'mmv-amp', 'score-jadce', 'somp']
 >>> create("covariance+iterative-lmmse-ep", rounds=2).coherent.rounds
 2
 """
@@ -23,7 +23,8 @@ KINDS = ("activity", "coherent", "joint", "genie")
 @dataclass(frozen=True)
 class Entry:
     """target "module:Class", imported on demand, or the registry name that a role stands for; ``parts`` are constructor arguments that are
-    themselves targets, or (target, options)."""
+    themselves targets, or (target, options). ``draws``: the answer depends on the generator, so that frames of a batch and users of a frame
+    share one stream of numbers."""
 
     target: str
     kind: str
@@ -31,6 +32,7 @@ class Entry:
     source: str
     parts: Mapping[str, Any] = field(default_factory=dict)
     options: Mapping[str, Any] = field(default_factory=dict)
+    draws: bool = False
 
     @property
     def genie(self) -> bool:
@@ -41,6 +43,7 @@ _LS, _LMMSE = "estimation.ls:LeastSquares", "estimation.lmmse:Lmmse"
 _ZF, _LMMSE_DD = "detection.linear:ZeroForcing", "detection.linear:LmmseDetector"
 _OAMP, _EP = "detection.oamp:Oamp", "detection.ep:ExpectationPropagation"
 _COHERENT, _DATA, _CSI = "receivers.coherent:Coherent", "receivers.genie:PerfectData", "receivers.genie:PerfectCsi"
+_SAMPLED_H, _SAMPLED_X = "receivers.diffusion_genie:SampledChannel", "receivers.diffusion_genie:SampledData"
 _EP_STEP = (_EP, {"rounds": 2, "damping": 0.2})
 _ITERATIVE_EP = {"estimator": _LMMSE, "detector": _EP_STEP, "final": _EP}
 ROUNDS = 24
@@ -58,6 +61,13 @@ RECEIVERS: dict[str, Entry] = {
     ),
     "somp": Entry(
         "activity.somp:Somp", "activity", "simultaneous orthogonal matching pursuit, noise-level stop", "Tropp et al. 2006; P1 baseline"
+    ),
+    "score-jadce": Entry(
+        "receivers.score_jadce:ScoreJadce",
+        "activity",
+        "Langevin sampling of the user x antenna matrix: who is active, and the channels",
+        "P0 Algorithm 1",
+        draws=True,
     ),
     "ls-zf": Entry(_COHERENT, "coherent", "least squares from pilots, zero forcing", "textbook", {"estimator": _LS, "detector": _ZF}),
     "ls-oamp": Entry(
@@ -78,19 +88,41 @@ RECEIVERS: dict[str, Entry] = {
         _COHERENT, "coherent", "LMMSE estimation and EP detection in turns", "this toolkit", _ITERATIVE_EP, {"rounds": ROUNDS}
     ),
     "learned-ep": Entry(
-        "receivers.jcedd:Jcedd",
+        "receivers.jcedd:LearnedEp",
         "coherent",
         "expectation propagation between a learned channel prior and EP detection",
         "this toolkit",
         {"detector": _EP_STEP, "final": _EP},
     ),
     "jcedd": Entry("covariance+learned-ep", "joint", "the default coherent receiver; today: covariance+learned-ep", "this toolkit"),
+    "pc-jcedd": Entry(
+        "receivers.diffusion:Jcedd", "coherent", "predictor-corrector samplers of channel and data in turns", "P1 Algorithm 2", draws=True
+    ),
+    "ald-jcedd-async": Entry(
+        "receivers.diffusion:Jcedd",
+        "coherent",
+        "annealed Langevin samplers of channel and data in turns",
+        "P2 Algorithm 1",
+        options={"method": "ald"},
+        draws=True,
+    ),
+    "ald-jcedd-sync": Entry(
+        "receivers.diffusion:Synchronous", "coherent", "one Langevin chain of channel and data together", "P2 Fig. 2", draws=True
+    ),
     "perfect-data-ls": Entry(_DATA, "genie", "least squares, all symbols known", "bound", {"estimator": _LS}),
     "perfect-data-lmmse": Entry(_DATA, "genie", "LMMSE, all symbols known", "bound", {"estimator": _LMMSE}),
     "perfect-csi-zf": Entry(_CSI, "genie", "zero forcing, channels known", "bound", {"detector": _ZF}),
     "perfect-csi-lmmse": Entry(_CSI, "genie", "LMMSE detection, channels known", "bound", {"detector": _LMMSE_DD}),
     "perfect-csi-oamp": Entry(_CSI, "genie", "OAMP detection, channels known", "bound", {"detector": _OAMP}),
     "perfect-csi-ep": Entry(_CSI, "genie", "EP detection, channels known", "bound", {"detector": _EP}),
+    "perfect-data-pc": Entry(_SAMPLED_H, "genie", "predictor-corrector channel sampler, all symbols known", "P1 Algorithm 1", draws=True),
+    "perfect-csi-pc": Entry(_SAMPLED_X, "genie", "predictor-corrector data sampler, channels known", "P1 Fig. 10", draws=True),
+    "perfect-data-ald": Entry(
+        _SAMPLED_H, "genie", "annealed Langevin channel sampler, all symbols known", "P2 Fig. 2", options={"method": "ald"}, draws=True
+    ),
+    "perfect-csi-ald": Entry(
+        _SAMPLED_X, "genie", "annealed Langevin data sampler, channels known", "P2 Fig. 2", options={"method": "ald"}, draws=True
+    ),
 }
 
 GENIE_ACTIVITY = "perfect-activity"
@@ -108,7 +140,8 @@ def entry(name: str) -> Entry:
     if (detector and detector.kind != "activity") or coherent.kind != "coherent":
         raise ConfigError(f"{name!r} does not join an activity detector and a coherent receiver: see `massaccess receivers` for the kinds")
     kind = "genie" if detector is None else "joint"
-    return Entry("", kind, f"{first}, then {second}", coherent.source)
+    drawn = coherent.draws or (detector is not None and detector.draws)
+    return Entry("", kind, f"{first}, then {second}", coherent.source, draws=drawn)
 
 
 def create(name: str, **options: Any) -> Any:

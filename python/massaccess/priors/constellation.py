@@ -17,6 +17,8 @@ from torch import Tensor
 
 from ..forward.modulation import constellation
 
+PEAK = math.sqrt(0.5)  # of a real part of a QPSK symbol
+
 
 @dataclass(frozen=True)
 class ConstellationPrior:
@@ -34,15 +36,20 @@ class ConstellationPrior:
 
         With QPSK this is tanh(sqrt(2) Re x / sigma^2) / sqrt(2) per real part; P1 eq. (28) is its score.
         """
-        parts = torch.view_as_real(x)
-        var = sigma.square()[..., None]
+        mean, spread = self._parts(torch.view_as_real(x), sigma.square()[..., None])
+        return torch.view_as_complex(mean), spread.sum(-1)
+
+    def mean_of_parts(self, parts: Tensor, var: float) -> Tensor:
+        """E[x0 | x] for real parts of any shape; ``var`` is still the variance of the complex noise. For long chains of small steps."""
+        if len(self.amplitudes) == 2:
+            return (parts * (2 * PEAK / var)).tanh_().mul_(PEAK)
+        return self._parts(parts, parts.new_tensor(var))[0]
+
+    def _parts(self, parts: Tensor, var: Tensor) -> tuple[Tensor, Tensor]:
         levels = self.amplitudes.to(parts)
         if len(levels) == 2:
-            peak = math.sqrt(0.5)
-            mean = peak * torch.tanh(2 * peak * parts / var)
-            spread = peak**2 - mean.square()
-        else:
-            weight = torch.softmax(-(parts[..., None] - levels).square() / var[..., None], -1)
-            mean = (weight * levels).sum(-1)
-            spread = (weight * (levels - mean[..., None]).square()).sum(-1)
-        return torch.view_as_complex(mean), spread.sum(-1)
+            mean = PEAK * torch.tanh(2 * PEAK * parts / var)
+            return mean, PEAK**2 - mean.square()
+        weight = torch.softmax(-(parts[..., None] - levels).square() / var[..., None], -1)
+        mean = (weight * levels).sum(-1)
+        return mean, (weight * (levels - mean[..., None]).square()).sum(-1)

@@ -27,7 +27,7 @@ TRUSTED_MISFIT = 1.5
 
 
 @dataclass(frozen=True)
-class Jcedd:
+class LearnedEp:
     """Expectation propagation between received samples, a learned prior of channels and a constellation.
 
     The pilots and the prior first settle among themselves (``pilot_evaluations`` of the network, one evaluation being all users of a frame
@@ -54,8 +54,8 @@ class Jcedd:
     def __call__(self, obs: Observation, *, active: Tensor | None = None, generator: torch.Generator | None = None) -> Estimate:
         """``active`` [B N] bool names the users to receive; without it all must be known to be active (``obs.activity == 1``).
 
-        info: nfe (mean over frames), evaluations [B], error_var [B N] (mean over antennas), mismatch [B] (`misfit` of all users: about 1 where the prior fits),
-        residual [B], fallback [B] bool, cut (time was up).
+        info: nfe (mean over frames), evaluations [B], error_var [B N] (mean over antennas), mismatch [B] (`misfit` of all users: about 1
+        where the prior fits), residual [B], fallback [B] bool, cut (time was up).
         """
         active = known_active(obs) if active is None else active
         if active.shape != (obs.frames, obs.users):
