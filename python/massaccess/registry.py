@@ -45,6 +45,8 @@ _OAMP, _EP = "detection.oamp:Oamp", "detection.ep:ExpectationPropagation"
 _COHERENT, _DATA, _CSI = "receivers.coherent:Coherent", "receivers.genie:PerfectData", "receivers.genie:PerfectCsi"
 _SAMPLED_H, _SAMPLED_X = "receivers.diffusion_genie:SampledChannel", "receivers.diffusion_genie:SampledData"
 _EP_STEP = (_EP, {"rounds": 2, "damping": 0.2})
+_SEARCH = "detection.search:Searched"
+_LEARNED_EP = {"detector": (_SEARCH, {"detector": _EP_STEP}), "final": (_SEARCH, {"detector": (_EP, {"rounds": 20, "damping": 0.2})})}
 _ITERATIVE_EP = {"estimator": _LMMSE, "detector": _EP_STEP, "final": _EP}
 ROUNDS = 24
 
@@ -92,7 +94,7 @@ RECEIVERS: dict[str, Entry] = {
         "coherent",
         "expectation propagation between a learned channel prior and EP detection",
         "this toolkit",
-        {"detector": _EP_STEP, "final": _EP},
+        _LEARNED_EP,
     ),
     "jcedd": Entry("covariance+learned-ep", "joint", "the default coherent receiver; today: covariance+learned-ep", "this toolkit"),
     "pc-jcedd": Entry(
@@ -111,10 +113,16 @@ RECEIVERS: dict[str, Entry] = {
     ),
     "perfect-data-ls": Entry(_DATA, "genie", "least squares, all symbols known", "bound", {"estimator": _LS}),
     "perfect-data-lmmse": Entry(_DATA, "genie", "LMMSE, all symbols known", "bound", {"estimator": _LMMSE}),
+    "perfect-data-jcedd": Entry(
+        "receivers.genie:PerfectDataLearned", "genie", "learned channel prior, all symbols known", "bound of learned-ep"
+    ),
     "perfect-csi-zf": Entry(_CSI, "genie", "zero forcing, channels known", "bound", {"detector": _ZF}),
     "perfect-csi-lmmse": Entry(_CSI, "genie", "LMMSE detection, channels known", "bound", {"detector": _LMMSE_DD}),
     "perfect-csi-oamp": Entry(_CSI, "genie", "OAMP detection, channels known", "bound", {"detector": _OAMP}),
     "perfect-csi-ep": Entry(_CSI, "genie", "EP detection, channels known", "bound", {"detector": _EP}),
+    "perfect-csi-jcedd": Entry(
+        _CSI, "genie", "EP detection and local search, channels known", "bound of learned-ep", {"detector": _LEARNED_EP["final"]}
+    ),
     "perfect-data-pc": Entry(_SAMPLED_H, "genie", "predictor-corrector channel sampler, all symbols known", "P1 Algorithm 1", draws=True),
     "perfect-csi-pc": Entry(_SAMPLED_X, "genie", "predictor-corrector data sampler, channels known", "P1 Fig. 10", draws=True),
     "perfect-data-ald": Entry(
@@ -172,8 +180,9 @@ def _build(found: Entry, options: Mapping[str, Any], name: str) -> Any:
 
 
 def _part(value: str | tuple[str, Mapping[str, Any]]) -> Any:
+    """A part and, where its options are (target, options) themselves, its parts."""
     target, options = (value, {}) if isinstance(value, str) else value
-    return _class(target)(**options)
+    return _class(target)(**{name: _part(option) if isinstance(option, tuple) else option for name, option in options.items()})
 
 
 def _class(target: str) -> Any:

@@ -56,7 +56,7 @@ def test_one_component_is_the_gaussian_prior() -> None:
     plain = Gaussian.of(covariance[0], antennas=6, like=rows)
     for found, expected in zip(mixture.moments(rows, level), plain.moments(rows, level), strict=True):
         torch.testing.assert_close(found, expected)
-    errors = [prior.in_beams(prior.beams.into(rows), level)[1] for prior in (mixture, plain)]
+    errors = [prior.in_beams(prior.beams.into(rows), level[..., None])[1] for prior in (mixture, plain)]
     torch.testing.assert_close(*errors)
 
 
@@ -77,7 +77,7 @@ def test_moments_and_errors_per_beam_are_the_posterior_by_the_matrices() -> None
     off = each - mean
     spread = torch.einsum("kn,kna,knb->nab", share + 0j, off, off.conj())
     posterior = spread + torch.einsum("kn,kab->nab", share + 0j, covariance - filters @ covariance)
-    found, error = prior.in_beams(prior.beams.into(rows), torch.full((40,), noise, dtype=torch.float64))
+    found, error = prior.in_beams(prior.beams.into(rows), torch.full((40, 1), noise, dtype=torch.float64))
     torch.testing.assert_close(prior.beams.back(found), mean)
     into = prior.beams.basis
     torch.testing.assert_close(error, (into.mT @ posterior @ into.conj()).diagonal(dim1=-2, dim2=-1).real)

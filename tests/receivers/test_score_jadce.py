@@ -80,5 +80,5 @@ def test_options_that_make_no_sense():
     for options in ({"step": 2.0}, {"levels": 0}, {"false_alarm": 1.5}, {"sigma_min": 5.0}):
         with pytest.raises(ConfigError):
             create("score-jadce", **options)
-    with pytest.raises(UnknownNameError, match="bernoulli-gaussian"):
+    with pytest.raises(UnknownNameError, match="auto"):
         receive(CONFIG, 1, weights="none")

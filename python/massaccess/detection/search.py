@@ -45,9 +45,10 @@ class Searched:
         if not bool(moved.any()):
             return before
         space = levels[1] - levels[0]
-        edge = (levels[start] + levels[found]) / 2
+        way = torch.sign(found - start)
+        edge = levels[found] - way * space / 2  # of the decision region that the part moved into
         reach = (margin * before.symbol_var.double()[..., None] / (2 * space)).clamp_max(space / 2)
-        symbols = torch.where(moved, edge + torch.sign(found - start) * reach, parts)
+        symbols = torch.where(moved, edge + way * reach, parts)
         return finish(torch.view_as_complex(symbols).to(before.symbols.dtype), before.symbol_var, filtered.present, prior)
 
     def _compiled(self, filtered: MatchedFilter, start: Tensor, levels: Tensor) -> tuple[Tensor, Tensor]:

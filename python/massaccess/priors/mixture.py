@@ -90,12 +90,12 @@ class GaussianMixture:
 
     def moments(self, x: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
         """E[h | x] [... M] and the mean variance of its entries [...] for rows x [... M] = h + sigma [...] CN(0, I)."""
-        mean, error = self.in_beams(self.beams.into(x), sigma.square())
+        mean, error = self.in_beams(self.beams.into(x), sigma.square()[..., None])
         return self.beams.back(mean), error.mean(-1)
 
     def log_evidence(self, x: Tensor, noise_var: Tensor) -> Tensor:
         """log p(x) [...] of rows x [... M] = h + sqrt(noise_var [...]) CN(0, I)."""
-        parts = [self._joint(*self._project(*part)) for part in _chunks(self.beams.into(x), noise_var)]
+        parts = [self._joint(*self._project(*part)) for part in _chunks(self.beams.into(x), noise_var[..., None])]
         return (torch.cat(parts, 1).logsumexp(0) - x.shape[-1] * math.log(math.pi)).reshape(x.shape[:-1])
 
     def _project(self, rows: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
@@ -120,7 +120,7 @@ class GaussianMixture:
 
 
 def _chunks(x: Tensor, noise_var: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-    """Rows x [... M] and their noise [...] as a series of [R M] and [R 1]."""
+    """Rows x [... M] and their noise [... M] or [... 1], meant over the entries, as a series of [R M] and [R 1]."""
     size = CHUNK.get(x.device.type, CHUNK["cuda"])
-    rows, noise = x.reshape(-1, x.shape[-1]), noise_var.expand(x.shape[:-1]).reshape(-1, 1)
+    rows, noise = x.reshape(-1, x.shape[-1]), noise_var.mean(-1, keepdim=True).expand(*x.shape[:-1], 1).reshape(-1, 1)
     return zip(rows.split(size), noise.split(size), strict=True)

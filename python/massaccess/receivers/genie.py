@@ -10,7 +10,9 @@ from torch import Tensor
 from ..core import Estimate, Frame, Observation
 from ..detection.linear import Symbols
 from ..estimation.estimate import ChannelEstimate
+from ..weights import choose
 from .coherent import Coherent, Detector, Estimator, Link
+from .jcedd import Exchange
 from .selection import Selection
 
 
@@ -40,6 +42,29 @@ class PerfectData:
         nothing = torch.zeros_like(known.real)
         channel = link.estimate(self.estimator, Symbols(known, nothing, known, nothing), _no_channel(link))
         return slots.estimate(_activity(truth), link.beams.back(channel.mean), known, nothing + 1e-6)
+
+
+@dataclass(frozen=True)
+class PerfectDataLearned:
+    """`jcedd.LearnedEp` with all symbols known: ``evaluations`` of the prior that ``weights`` names, between linear estimates."""
+
+    weights: str = "auto"
+    evaluations: int = 3
+    damping: float = 1.0
+
+    def __call__(self, obs: Observation, *, truth: Frame, generator: torch.Generator | None = None) -> Estimate:
+        """info: nfe, error_var [B N]."""
+        slots, prior = Selection.of(truth.active), choose(self.weights, obs)
+        link = Link.of(obs, slots, prior.beams)
+        known = slots.take(truth.symbols.mT).mT
+        nothing = torch.zeros_like(known.real)
+        rows = link.known(Symbols(known, nothing, known, nothing), _no_channel(link))
+        exchange = Exchange.of(link, prior)
+        for _ in range(self.evaluations):
+            exchange = exchange.step(rows, self.damping)
+        found = link.beams.back(exchange.channel.mean)
+        error = slots.put(exchange.channel.error.mean(-1))
+        return slots.estimate(_activity(truth), found, known, nothing + 1e-6, nfe=exchange.evaluations, error_var=error)
 
 
 @dataclass(frozen=True)

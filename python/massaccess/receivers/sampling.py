@@ -186,7 +186,7 @@ class Scene:
 
     def moments(self, x: Tensor, sigma: float) -> tuple[Tensor, Tensor]:
         """The prior's E and Var of channels of power 1 at noise level ``sigma``, in beams."""
-        return self.prior.in_beams(x, x.real.new_full(x.shape[:2], sigma**2))
+        return self.prior.in_beams(x, x.real.new_full((1,), sigma**2))
 
     def channel(self, x: Tensor) -> Tensor:
         """Channels with their gains, in beams."""
