@@ -17,7 +17,9 @@ JOINED = (
     "covariance+iterative-lmmse-ep",
     "somp+ls-zf",
     "mmv-amp+lmmse-lmmse",
+    "covariance+pc-jcedd",
     "covariance+ald-jcedd-async",
+    "score-jadce+iterative-lmmse-ep",
     "perfect-activity+iterative-lmmse-oamp",
 )
 NAMES = (*RECEIVERS, *JOINED)
@@ -28,6 +30,7 @@ _JCEDD, _FEW = {"n_h": 60, "n_x": 20, "n_update": 5}, {"n_h": 40, "n_x": 40}
 QUICK = {  # options of receivers whose default step counts would take minutes
     "pc-jcedd": _JCEDD,
     "ald-jcedd-async": _JCEDD,
+    "covariance+pc-jcedd": {**_JCEDD, "start": "noise"},
     "covariance+ald-jcedd-async": _JCEDD,
     "ald-jcedd-sync": _FEW,
     "perfect-data-pc": _FEW,

@@ -152,6 +152,45 @@ def test_late_answers_with_the_best_so_far(sixteen):
         assert receive(name, frame, late).info["cut"]
 
 
+def test_late_frames_that_have_not_joined_keep_their_first_estimate(sixteen):
+    """Frames of few users join at a lower level; if time is up before, LMMSE on the pilots answers."""
+    _, obs = sixteen
+    few = torch.ones(16, 12, dtype=torch.bool)
+    few[8:, 3:] = False
+    polls = []
+    late = dataclasses.replace(obs, hurry=lambda: polls.append(1) or len(polls) > 4)
+    found = create("pc-jcedd", **SHORT)(late, active=few, generator=generator(3, "x"))
+    waiting = found.info["steps"] == 0
+    assert found.info["cut"]
+    assert bool(waiting[8:].all())
+    assert not bool(waiting[:8].all())
+    first = create("lmmse-lmmse")(obs, active=few)
+    torch.testing.assert_close(found.channel[waiting], first.channel[waiting], rtol=1e-3, atol=1e-3)
+
+
+def test_late_in_a_data_sampler_leaves_no_noise_of_the_level(sixteen):
+    """Called off while the first data sampler runs, the channel is a posterior mean, not the state of the chain."""
+    frame, obs = sixteen
+    one = dataclasses.replace(obs, pilot_rx=obs.pilot_rx[:1], data_rx=obs.data_rx[:1])
+    truth = dataclasses.replace(frame, active=frame.active[:1], channel=frame.channel[:1])
+    polls = []
+    late = dataclasses.replace(one, hurry=lambda: polls.append(1) or len(polls) > 40)
+    found = receive("pc-jcedd", truth, late, **{**SHORT, "n_x": 200})
+    assert found.info["cut"]
+    assert found.info["updates"] == 0
+    assert nmse_db(truth, found) < nmse_db(truth, receive("lmmse-lmmse", truth, one)) - 1
+
+
+def test_start_from_noise_takes_all_steps_and_needs_loses_nothing(sixteen):
+    frame, obs = sixteen
+    found = receive("pc-jcedd", frame, obs, **SHORT, start="noise")
+    assert found.info["steps"].tolist() == [SHORT["n_h"]] * 16
+    assert found.info["nfe"] == 4 * SHORT["n_h"] + found.info["updates"]
+    assert nmse_db(frame, found) < nmse_db(frame, receive("pc-jcedd", frame, obs, **SHORT)) + 1
+    cut = receive("pc-jcedd", frame, dataclasses.replace(obs, hurry=lambda: True), **SHORT, start="noise")
+    assert nmse_db(frame, cut) < 0
+
+
 def test_feedback_and_other_alphabets(sixteen):
     frame, obs = sixteen
     for feedback in ("hard", "raw"):
@@ -163,7 +202,7 @@ def test_feedback_and_other_alphabets(sixteen):
 
 def test_options_that_make_no_sense(sixteen):
     _, obs = sixteen
-    for options in ({"method": "sde"}, {"guidance": "none"}, {"feedback": "loud"}, {"step_rule": "large"}):
+    for options in ({"method": "sde"}, {"guidance": "none"}, {"feedback": "loud"}, {"start": "zero"}, {"step_rule": "large"}):
         with pytest.raises(UnknownNameError, match="choose one of"):
             create("pc-jcedd", **options)
     for options in ({"n_update": 0}, {"n_h": 0}, {"r": 0.0}, {"corrections": -1}, {"sigma_min": 50.0}):

@@ -14,9 +14,11 @@ from ..errors import ConfigError, unknown
 from ..estimation.estimate import ChannelEstimate
 from ..estimation.lmmse import Lmmse
 from ..samplers import guidance, langevin, schedules
+from ..samplers.guidance import LinearGaussian
 from .sampling import GUIDANCE, Sampling, Scene, complex_of, data_score, draws
 
 FEEDBACK = ("soft", "hard", "raw")
+STARTS = ("lmmse", "noise")
 DECIDED = 1e-3  # a noise level at which posterior means are decisions
 
 
@@ -28,9 +30,15 @@ class Jcedd(Sampling):
     papers print sigma_i there, eq. 31). Departures: Song's step size unless ``step_rule="printed"``, its norms per frame; that start is
     re-noised where the LMMSE error is below sigma_i^2 (``renoise``), so that its error is as white as the sampler takes it to be; the first
     data are posterior means whose variances count as noise (``feedback`` "soft"; "hard": decisions; "raw": zero forcing as it is); the last
-    symbols are cleaned of the sample's own noise (``clean``), see `sampling.Scene.estimate`. Frames start where their own LMMSE error says.
+    symbols are cleaned of the sample's own noise (``clean``), see `sampling.Scene.estimate`. Frames start where their own LMMSE error says;
+    ``start`` "noise" sends all of them through all n_h steps from sigma_max (P1 Tables II and III, "w/o LMMSE init"). Only the first data
+    come from LMMSE then, and data samplers get the channel's posterior mean, an evaluation more: on the state as it is, noise for most
+    of the steps, they end 8 dB worse.
+
+    When time is up, frames that joined are answered with the posterior mean at the level reached, the others with their LMMSE estimate.
     """
 
+    start: str = "lmmse"
     n_update: int = 50
     renoise: bool = True
     feedback: str = "soft"
@@ -39,6 +47,8 @@ class Jcedd(Sampling):
         super().__post_init__()
         if self.feedback not in FEEDBACK:
             raise unknown("feedback", self.feedback, FEEDBACK)
+        if self.start not in STARTS:
+            raise unknown("start", self.start, STARTS)
         if self.n_update < 1:
             raise ConfigError(f"n_update is {self.n_update}: channel steps per data update, pass 1 or more")
 
@@ -54,9 +64,14 @@ class Jcedd(Sampling):
         scene = Scene.of(obs, active, self.weights)
         first = scene.link.estimate(Lmmse())
         symbols = scene.link.detect(ZeroForcing(), first) if obs.data_len else None
-        start = self._start(scene, first)
-        x = self._noised(scene, first, start, generator)
-        return _Chain(self, scene, x, symbols, start, generator).run()
+        known = torch.where(scene.mask, first.mean / scene.root_gain.clamp_min(1e-15)[..., None], 0)
+        if self.start == "noise":
+            start = torch.full((obs.frames,), self.n_h, device=known.device)
+            x = scene.noise(self.sigma_max, generator)
+        else:
+            start = self._start(scene, first)
+            x = self._noised(scene, known, first.error, start, generator)
+        return _Chain(self, scene, known, x, symbols, start, generator).run()
 
     def _start(self, scene: Scene, first: ChannelEstimate) -> Tensor:
         """i* of P1 eq. (31), corrected, [B]: the level whose variance is nearest to that of the LMMSE error of channels of power 1."""
@@ -66,13 +81,13 @@ class Jcedd(Sampling):
         levels = self.sigmas.square().to(error)
         return self.n_h - (levels - error[:, None]).abs().argmin(1)
 
-    def _noised(self, scene: Scene, first: ChannelEstimate, start: Tensor, generator: torch.Generator) -> Tensor:
-        """The LMMSE estimate as a state at its level: noise where its error is smaller than the level's."""
-        root = scene.root_gain.clamp_min(1e-15)[..., None]
-        x = torch.where(scene.mask, first.mean / root, 0)
-        level = self.sigmas.square().to(x.real)[self.n_h - start.to("cpu")].to(x.device)[:, None, None]
-        missing = (level - first.error / root.square()).clamp_min(0) if self.renoise else torch.zeros_like(level)
-        return x + missing.sqrt() * langevin.masked(langevin.noise_like(x, generator), scene.mask)
+    def _noised(self, scene: Scene, known: Tensor, error: Tensor, start: Tensor, generator: torch.Generator) -> Tensor:
+        """The LMMSE estimate ``known``, of channels of power 1, as a state at its level: noise where its error is below the level's."""
+        level = self.sigmas.square().to(error)[self.n_h - start][:, None, None]
+        missing = (level - error / scene.root_gain.clamp_min(1e-15).square()[..., None]).clamp_min(0)
+        if not self.renoise:
+            return known
+        return known + missing.sqrt() * langevin.masked(langevin.noise_like(known, generator), scene.mask)
 
     def fed_back(self, symbols: Symbols, scene: Scene) -> tuple[Tensor, Tensor | None]:
         """The first symbols as rows of the known matrix, and their variances if they count."""
@@ -86,8 +101,18 @@ class Jcedd(Sampling):
 class _Chain:
     """One call: the state of all frames, and the segments of the schedule between two events (a data update, a frame that joins)."""
 
-    def __init__(self, options: Jcedd, scene: Scene, x: Tensor, first: Symbols | None, start: Tensor, generator: torch.Generator) -> None:
-        self.options, self.scene, self.x, self.start, self.generator = options, scene, x, start, generator
+    def __init__(
+        self,
+        options: Jcedd,
+        scene: Scene,
+        known: Tensor,
+        x: Tensor,
+        first: Symbols | None,
+        start: Tensor,
+        generator: torch.Generator,
+    ) -> None:
+        self.options, self.scene, self.start, self.generator = options, scene, start, generator
+        self.known, self.x = known, x  # the answer for frames that never join, and the state
         self.data: Tensor | None = None
         self.var: Tensor | None = None
         if first is not None:
@@ -98,13 +123,14 @@ class _Chain:
     def run(self) -> Estimate:
         for high, low in pairwise(self._events()):
             rows = (self.start >= high).nonzero()[:, 0]
-            self._channel(rows, high, low)
+            reached = self._channel(rows, high, low)
             if self.data is not None and not self.cut and not (low + 1) % self.options.n_update:
-                self._update(rows)
+                self._update(rows, low)
             if self.cut:
+                self._halt(rows, reached)
                 break
         symbols = self.scene.link.data_rx.new_zeros(*self.scene.link.data_rx.shape[:2], self.x.shape[1]) if self.data is None else self.data
-        nfe = float(self.steps.double().mean()) * self.options.cost
+        nfe = float(self.steps.double().mean()) * self.options.cost + (self.updates if self.options.start == "noise" else 0)
         info = {"nfe": nfe, "start": self.start, "steps": self.steps, "updates": self.updates, "cut": self.cut}
         return self.scene.estimate(self.x, symbols, clean=self.options.clean, **info)
 
@@ -113,10 +139,13 @@ class _Chain:
         starts = set(self.start.tolist())
         return sorted({0, *starts, *range(self.options.n_update - 1, max(starts), self.options.n_update)}, reverse=True)
 
-    def _channel(self, rows: Tensor, high: int, low: int) -> None:
-        """The channel sampler of frames ``rows`` from level ``high`` to ``low``; late, it ends with the mean at the level reached."""
+    def _seen(self, scene: Scene, rows: Tensor) -> LinearGaussian:
+        """What pilots and the data at hand say of the channels."""
+        return scene.known(None if self.data is None else self.data[rows], None if self.var is None else self.var[rows])
+
+    def _channel(self, rows: Tensor, high: int, low: int) -> int:
+        """The channel sampler of frames ``rows`` from level ``high`` to ``low``, or to the level, returned, at which time is up."""
         options, scene = self.options, self.scene.take(rows)
-        seen = scene.known(None if self.data is None else self.data[rows], None if self.var is None else self.var[rows])
         levels = options.sigmas[options.n_h - high : options.n_h - low + 1]
         made = 0
 
@@ -126,16 +155,23 @@ class _Chain:
             self.cut = scene.obs.late
             return self.cut
 
-        x = options.run(
-            options.channel_score(scene, seen), self.x[rows], levels, mask=scene.mask, generator=self.generator, on_step=on_step
-        )
-        if self.cut:
-            mean_of = guidance.denoiser(scene.moments, seen, weight=1.0)
-            x = langevin.masked(mean_of(x, float(levels[made])), scene.mask)
-        self.x[rows] = x
+        score = options.channel_score(scene, self._seen(scene, rows))
+        self.x[rows] = options.run(score, self.x[rows], levels, mask=scene.mask, generator=self.generator, on_step=on_step)
         self.steps[rows] += made
+        return high - made
 
-    def _update(self, rows: Tensor) -> None:
+    def _halt(self, rows: Tensor, reached: int) -> None:
+        """Time is up: posterior means for frames ``rows`` at their level, the start of those that have not joined."""
+        answer = self.known.clone()
+        answer[rows] = self._mean(self.scene.take(rows), rows, reached)
+        self.x = answer
+
+    def _mean(self, scene: Scene, rows: Tensor, low: int) -> Tensor:
+        """The posterior mean of frames ``rows``, which are at level ``low``."""
+        mean_of = guidance.denoiser(scene.moments, self._seen(scene, rows), weight=1.0)
+        return langevin.masked(mean_of(self.x[rows], float(self.options.sigmas[self.options.n_h - low])), scene.mask)
+
+    def _update(self, rows: Tensor, low: int) -> None:
         """New data for the channel at hand, unless time is up meanwhile."""
         scene = self.scene.take(rows)
         assert self.data is not None
@@ -144,7 +180,8 @@ class _Chain:
             self.cut = scene.obs.late
             return self.cut
 
-        fresh = self.options.sample_data(scene, scene.channel(self.x[rows]), self.generator, on_step)
+        x = self._mean(scene, rows, low) if self.options.start == "noise" else self.x[rows]
+        fresh = self.options.sample_data(scene, scene.channel(x), self.generator, on_step)
         if self.cut:
             return
         self.data[rows] = fresh
