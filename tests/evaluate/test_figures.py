@@ -138,6 +138,16 @@ def test_settings_options_and_places(tiny: PublishedFigure) -> None:
     assert [(job.curve.key, job.x, job.campaign.frames) for job in few] == [("a", 3, 5), ("d", 3, 5)]
 
 
+def test_curves_that_need_a_weights_file_wait_for_one(tmp_path: Path) -> None:
+    path = tmp_path / "tiny.toml"
+    path.write_text(TINY.replace('key = "b"', 'key = "b"\ntrained = true\nquick_frames = 3'))
+    figure = read(path)
+    assert {job.curve.key for job in jobs(figure, Extent(device="cpu", full=True))} == {"a", "c", "d"}
+    campaign = experiment._campaign(figure, figure.curves[1], 0, Extent(device="cpu", weights="x.safetensors"))
+    assert campaign.options["iterative-lmmse-ep"]["weights"] == "x.safetensors"
+    assert campaign.frames == 3
+
+
 @pytest.mark.parametrize(("x", "x_value"), [("pilot_len", 5), ("rounds", 3), ("steps", 4), ("snr_users_db", 10)])
 def test_kinds_of_axes(tmp_path: Path, x: str, x_value: float) -> None:
     path = tmp_path / "tiny.toml"

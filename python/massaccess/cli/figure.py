@@ -38,6 +38,7 @@ class Words(click.ParamType):
 @click.option("--out", type=click.Path(file_okay=False, path_type=Path), default=".", help="Folder for ID.json and ID.png.")
 @click.option("--resume", is_flag=True, help="Keep the points that ID.json already holds.")
 @click.option("--curves", type=click.Path(dir_okay=False, path_type=Path), help="Curves of a training, for a figure that shows one.")
+@click.option("--weights", type=click.Path(dir_okay=False), default="", help="Weights file for the curves that need one, else left out.")
 @click.option("--device", default="auto", show_default=True, help="cpu, cuda, or auto.")
 @click.option("--threads", type=click.IntRange(0, MAX_THREADS), default=0, show_default=True, help="Threads; 0: all cores.")
 @json_option
@@ -71,7 +72,7 @@ def _result(figure: PublishedFigure, path: Path, resume: bool, curves: Path | No
     from ..evaluate.figures.experiment import Extent, document, run, training_rows, write
 
     points = None if asked["points"] is None else tuple(asked["points"])
-    extent = Extent(asked["full"], asked["frames"], points, asked["only"], asked["seed"], asked["device"])
+    extent = Extent(asked["full"], asked["frames"], points, asked["only"], asked["seed"], asked["device"], asked["weights"])
     if figure.x != TRAINING or curves is None:
         return run(figure, extent, path=path, resume=resume, on_job=_progress)
     result = document(figure, extent, training_rows(figure.curves[0], curves))

@@ -8,8 +8,9 @@
     [system]                             SystemConfig, without x
     [quick], [full]                      points, frames, slow_frames, batch; note: what was cut down
     [[curve]]                            key, label (the paper's), receiver; options; system (changes); y (panels, default: all);
-                                         slow (takes slow_frames); flat (does not depend on x: run once); quick (options of the quick
-                                         run, or false: left out of it)
+                                         slow (takes slow_frames); quick_frames (of the quick run, instead of either); flat (does not
+                                         depend on x: run once); quick (options of the quick run, or false: left out of it); trained
+                                         (option "weights" is a file that does not ship: left out without one)
     [[claim]]                            says: a sentence of the paper; kind and terms of `claims`, where a machine can check it
     like                                 id of a figure from which everything comes that is not said here, but for the claims
 
@@ -66,6 +67,8 @@ class Curve:
     slow: bool = False
     flat: bool = False
     quick: Mapping[str, Any] | bool = True
+    quick_frames: int = 0
+    trained: bool = False
 
     def chosen(self, *, full: bool) -> dict[str, Any]:
         """The options of the full or of the quick run."""

@@ -17,12 +17,13 @@ from ...errors import ConfigError, FormatError
 from ...registry import create
 from ..montecarlo import Campaign, evaluate
 from .claims import judge
-from .definition import FIELDS, SNR_USERS, STEPS, TRAINING, Curve, PublishedFigure
+from .definition import FIELDS, SNR_USERS, STEPS, TRAINING, Curve, PublishedFigure, Settings
 
 
 @dataclass(frozen=True)
 class Extent:
-    """How much of a figure to run; what is ``None`` is as the figure's quick or full settings say. ``only``: keys or receivers."""
+    """How much of a figure to run; what is ``None`` is as the figure's quick or full settings say. ``only``: keys or receivers;
+    ``weights``: a file for curves that need one."""
 
     full: bool = False
     frames: int | None = None
@@ -30,6 +31,7 @@ class Extent:
     only: tuple[str, ...] = ()
     seed: int = 0
     device: str = "auto"
+    weights: str = ""
 
 
 @dataclass(frozen=True)
@@ -110,8 +112,13 @@ def _extent(figure: PublishedFigure, extent: Extent) -> str:
     """How much was run, in words: frames, and what was cut down."""
     settings = figure.settings(full=extent.full)
     slow = f", {settings.slow_frames} for the samplers" if settings.slow_frames and not extent.frames else ""
-    frames = "" if figure.x == TRAINING else f"{extent.frames or settings.frames} frames a point{slow}"
+    fewer = "" if extent.full or extent.frames else "".join(f", {one.quick_frames} for {one.key}" for one in _special(figure, extent))
+    frames = "" if figure.x == TRAINING else f"{extent.frames or settings.frames} frames a point{slow}{fewer}"
     return "; ".join(part for part in (frames, settings.note) if part)
+
+
+def _special(figure: PublishedFigure, extent: Extent) -> list[Curve]:
+    return [curve for curve in figure.curves if curve.quick_frames and _wanted(curve, extent)]
 
 
 def training_rows(curve: Curve, path: Path) -> list[dict[str, Any]]:
@@ -133,6 +140,8 @@ def write(path: Path, result: Mapping[str, Any]) -> None:
 def _wanted(curve: Curve, extent: Extent) -> bool:
     if extent.only and not {curve.key, curve.receiver} & set(extent.only):
         return False
+    if curve.trained and not extent.weights:
+        return False
     return extent.full or curve.quick is not False
 
 
@@ -153,17 +162,27 @@ def _campaign(figure: PublishedFigure, curve: Curve, x: float | None, extent: Ex
         steps = round(x * (1 + options["n_x"] / options["n_update"] if "n_update" in options else 1))
     elif x is not None:
         options[figure.x] = int(x)
-    frames = extent.frames or (settings.slow_frames if curve.slow and settings.slow_frames else settings.frames)
+    if curve.trained:
+        options["weights"] = extent.weights
     return Campaign(
         [config],
         [curve.receiver],
-        frames,
+        _frames(settings, curve, extent),
         seed=extent.seed,
         batch=settings.batch,
         device=extent.device,
         steps=steps,
         options={curve.receiver: options} if options else {},
     )
+
+
+def _frames(settings: Settings, curve: Curve, extent: Extent) -> int:
+    """Frames a point of the curve."""
+    if extent.frames is not None:
+        return extent.frames
+    if curve.quick_frames and not extent.full:
+        return curve.quick_frames
+    return settings.slow_frames if curve.slow and settings.slow_frames else settings.frames
 
 
 def _row(job: Job) -> dict[str, Any]:
