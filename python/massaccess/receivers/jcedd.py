@@ -45,11 +45,11 @@ class LearnedEp:
     detector: Detector
     final: Detector
     weights: str = "auto"
-    pilot_evaluations: int = 3
+    pilot_evaluations: int = 2
     rounds: int = 5
-    turns: int = 4
+    turns: int = 3
     damping: float = 1.0
-    tolerance: float = 1e-6
+    tolerance: float = 1e-5
 
     def __call__(self, obs: Observation, *, active: Tensor | None = None, generator: torch.Generator | None = None) -> Estimate:
         """``active`` [B N] bool names the users to receive; without it all must be known to be active (``obs.activity == 1``).
