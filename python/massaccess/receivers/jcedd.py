@@ -169,18 +169,23 @@ class Exchange:
         return combine(rx, sent, noise_var=noise_var, known=self.message, present=self.link.present)
 
     def evaluate(self, posterior: ChannelEstimate, damping: float = 1.0) -> Exchange:
-        """One evaluation of the prior on the cavity of ``posterior``; users' gains are divided out before and put back after it."""
+        """One evaluation of the prior on the cavity of ``posterior``; users' gains are divided out before and put back after it. Where its
+        answer is not finite the posterior stays, and the mismatch is infinite."""
         if self.closed:
             return replace(self, channel=posterior)
-        seen, gain = cavity(posterior, self.message), torch.where(self.link.present, self.link.gain, 1)[..., None]
+        here, gain = self.link.present[..., None], torch.where(self.link.present, self.link.gain, 1)[..., None]
+        posterior = ChannelEstimate(posterior.mean, torch.where(here, posterior.error, self.message.error / 2))  # empty slots have none
+        seen = cavity(posterior, self.message)
         mean, error = self.prior.in_beams(seen.mean / gain.sqrt(), seen.error / gain)
-        found = ChannelEstimate(mean * gain.sqrt(), error * gain)
+        sound = torch.isfinite(mean.abs().sum(-1) + error.sum(-1))[..., None]
+        found = ChannelEstimate(torch.where(sound, mean * gain.sqrt(), posterior.mean), torch.where(sound, error * gain, posterior.error))
         taken, due = misfit(found, seen)
-        here = self.link.present
-        mismatch = (taken * here).sum(1) / (due * here).sum(1).clamp_min(1e-6)
+        mismatch = (taken * self.link.present).sum(1) / (due * self.link.present).sum(1).clamp_min(1e-6)
         found = distrusted(found, seen, taken / due)
-        message = next_message(found, seen)
-        message = message if self.evaluations == 0 else damped(message, self.message, damping)
+        message = damped(next_message(found, seen), self.message, damping if self.evaluations else 1.0)
+        message = ChannelEstimate(message.mean * here, torch.where(here, message.error, self.message.error))
+        found = ChannelEstimate(found.mean * here, found.error * here)
+        mismatch = mismatch.masked_fill(~(sound | ~here).all(1)[:, 0], torch.inf)
         return replace(self, message=message, channel=found, mismatch=mismatch, evaluations=self.evaluations + 1)
 
     def take(self, rows: Tensor) -> Exchange:
