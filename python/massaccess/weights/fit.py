@@ -41,9 +41,7 @@ def fit(name: str, *, rows: int, columns: int, covariance: Tensor | None, kind: 
     """
     if kind == "matrix":
         return _of_matrices(name, index)
-    antennas = rows * columns
-    known = Observation(torch.zeros(1, 1, antennas), torch.zeros(1, 0, antennas), torch.ones(1, 1), 1.0, channel_cov=covariance)
-    trained, reason = _select(name, known, index)
+    trained, reason = _select(name, _empty(rows * columns, covariance), index)
     if trained is None:
         return Fit("gaussian", note=reason)
     shown, header = _shown(name, trained, index), trained.header
@@ -54,6 +52,12 @@ def fit(name: str, *, rows: int, columns: int, covariance: Tensor | None, kind: 
         )
     away = 0.0 if covariance is None else _distance(covariance, trained)
     return Fit(shown, trained.sha256[:HASH_DIGITS], _note(name, away, index))
+
+
+def _empty(antennas: int, covariance: Tensor | None) -> Observation:
+    """All that weights are chosen by."""
+    samples = torch.zeros(1, 1, antennas, dtype=torch.complex64)
+    return Observation(samples, samples[:, :0], samples[0, :, :1], 1.0, channel_cov=covariance)
 
 
 def _note(name: str, away: float, index: Path) -> str:
