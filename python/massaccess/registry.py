@@ -60,6 +60,9 @@ RECEIVERS: dict[str, Entry] = {
         "activity.somp:Somp", "activity", "simultaneous orthogonal matching pursuit, noise-level stop", "Tropp et al. 2006; P1 baseline"
     ),
     "ls-zf": Entry(_COHERENT, "coherent", "least squares from pilots, zero forcing", "textbook", {"estimator": _LS, "detector": _ZF}),
+    "ls-oamp": Entry(
+        _COHERENT, "coherent", "least squares from pilots, OAMP detection", "P1 Fig. 10", {"estimator": _LS, "detector": _OAMP}
+    ),
     "lmmse-lmmse": Entry(
         _COHERENT, "coherent", "LMMSE from pilots, LMMSE detection", "textbook", {"estimator": _LMMSE, "detector": _LMMSE_DD}
     ),

@@ -18,6 +18,7 @@ from gnuradio.massaccess._base import BlockFailure
 
 from massaccess.errors import ConfigError, UnknownNameError
 from massaccess.evaluate.metrics import Tally
+from massaccess.forward.noise import estimate_noise_var
 from massaccess.forward.simulate import Simulation
 from massaccess.registry import create
 
@@ -201,6 +202,26 @@ def test_without_a_noise_variance_the_flowgraph_ends_with_a_reason(cell, config)
     tb = Stream(received(config, 5), cell(massaccess.receiver, receiver="energetic", noise_var=0.1), noise_tag=False)
     massaccess.run(tb)
     assert tb.receiver.stats()["frames"] == 5
+
+
+def test_a_noise_variance_of_minus_one_is_read_from_the_frames(cell, config, monkeypatch):
+    seen = []
+
+    def note(self, obs, *, generator=None):
+        seen.append((obs.frames, obs.noise_var))
+        return energetic(self, obs, generator=generator)
+
+    block = cell(massaccess.receiver, receiver="energetic", max_batch=8, noise_var=-1)
+    kind = type(block._decoder._engine._receiver)
+    energetic = kind.__call__
+    monkeypatch.setattr(kind, "__call__", note)
+    samples = received(config, 16)
+    rx = torch.from_numpy(samples).reshape(2, 8, config.frame_len, config.antennas)
+    massaccess.run(Stream(samples, block, [mark(3, "noise_var", pmt.from_double(0.2))]))
+    assert seen == [(8, pytest.approx(estimate_noise_var(half[:, :1], half[:, 1:]), rel=1e-5)) for half in rx]
+    for wrong in (-2, -0.5):
+        with pytest.raises(ConfigError, match="-1 to estimate"):
+            block.set_noise_var(wrong)
 
 
 def test_a_change_of_noise_cuts_the_batch(cell, config, monkeypatch):

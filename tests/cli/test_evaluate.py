@@ -9,7 +9,7 @@ from click.testing import CliRunner
 
 from massaccess.cli import group, main
 from massaccess.core import SystemConfig
-from massaccess.errors import ConfigError
+from massaccess.errors import ConfigError, UnknownNameError
 from massaccess.evaluate.montecarlo import Campaign
 
 SMALL = ("--users", "12", "--antennas", "16", "--pilots", "8", "--data", "9", "--channel", "rayleigh", "--frames", "32", "--device", "cpu")
@@ -60,6 +60,16 @@ def test_table_and_options() -> None:
     shown = run(*SMALL, "--receivers", "mmv-amp", "--data", "0", "--option", "mmv-amp.iterations=3", "--calibrate", "16")
     assert "mmv-amp" in shown
     assert "ber" not in shown
+
+
+def test_the_noise_may_be_unknown() -> None:
+    arguments = (*SMALL, "--receivers", "lmmse-lmmse", "--active-users", "12", "--snr-db", "10", "--data", "40")
+    told, found = document(*arguments), document(*arguments, "--noise", "estimated")
+    assert (told["noise"], told["results"][0]["noise"], found["results"][0]["noise"]) == ("known", "known", "estimated")
+    assert found["results"][0]["nmse_db"] != told["results"][0]["nmse_db"]
+    assert found["results"][0]["nmse_db"] == pytest.approx(told["results"][0]["nmse_db"], abs=0.5)
+    with pytest.raises(UnknownNameError, match="estimated, known"):
+        Campaign([SystemConfig()], ["jcedd"], frames=1, noise="guessed")
 
 
 def test_config_file_and_overrides(tmp_path) -> None:

@@ -10,6 +10,7 @@ import torch
 
 from massaccess.core import Estimate, SystemConfig
 from massaccess.errors import ConfigError, ShapeError, UnknownNameError
+from massaccess.evaluate import montecarlo
 from massaccess.evaluate.metrics import Tally
 from massaccess.evaluate.montecarlo import Campaign, best_threshold, evaluate
 from massaccess.forward.modulation import constellation
@@ -148,3 +149,23 @@ def test_campaigns_that_make_no_sense():
         Campaign([CONFIG], [], frames=2)
     with pytest.raises(ConfigError, match="receiver iterative-lmmse-ep"):
         evaluate(Campaign([CONFIG], ["iterative-lmmse-ep"], frames=2, device="cpu"))
+
+
+@dataclasses.dataclass(frozen=True)
+class Patient:
+    """Takes as many steps as it may, at most 9."""
+
+    def __call__(self, obs, *, generator=None):
+        steps = next((step for step in range(9) if obs.late), 9)
+        return Estimate(torch.ones(obs.frames, obs.users), info={"nfe": steps})
+
+
+@pytest.mark.parametrize(("allowed", "taken"), [(0, 9), (1, 1), (4, 4), (20, 9)])
+def test_a_campaign_may_limit_the_steps(monkeypatch, allowed: int, taken: int) -> None:
+    monkeypatch.setattr(montecarlo, "create", lambda name: Patient())
+    campaign = Campaign([SystemConfig(channel="rayleigh")], ["jcedd"], frames=3, batch=2, device="cpu", steps=allowed)
+    document = evaluate(campaign)
+    assert document["steps"] == allowed
+    assert document["results"][0]["nfe"] == taken
+    with pytest.raises(ConfigError, match="steps"):
+        Campaign([SystemConfig()], ["jcedd"], frames=1, steps=-1)

@@ -65,6 +65,23 @@ def test_rows_do_not_see_one_another(generator):
     torch.testing.assert_close(network(x[2:3], noise[2:3])[0], together[2:3], rtol=1e-4, atol=1e-5)
 
 
+@torch.no_grad()
+@pytest.mark.parametrize("name", NETWORKS)
+def test_mixed_precision_stays_close(name, generator):
+    config = {"width": 16} if name == "refinenet" else {"rows": 8, "columns": 8}
+    network = build(name, config)
+    for parameter in network.parameters():
+        torch.nn.init.normal_(parameter, std=0.02)
+    x = complex_normal(4, 64, generator=generator)
+    x = x.reshape(4, 8, 8).repeat(1, 2, 2) if name == "refinenet" else x
+    noise = torch.full((4,), 0.3)
+    exact = network(x, noise)[0]
+    with torch.autocast("cpu", torch.bfloat16):
+        mixed = network(x, noise)[0]
+    assert mixed.dtype == torch.complex64
+    assert float((mixed - exact).norm() / exact.norm()) < 0.02
+
+
 def test_double_precision_goes_through(generator):
     x = complex_normal(2, 16, generator=generator, dtype=torch.complex128)
     assert Ncsnpp(4, 4, **SMALL).double()(x, torch.ones(2, dtype=torch.float64))[0].dtype == torch.complex128

@@ -55,7 +55,7 @@ def test_interrupted_and_resumed_is_the_same_as_uninterrupted(tmp_path):
     read = [json.loads((tmp_path / name / "tiny.curves.json").read_text()) for name in ("parts", "whole")]
     assert read[0] == read[1]
     assert [one["step"] for one in read[0]["loss"]] == list(range(1, 13))
-    assert [one["step"] for one in read[0]["validation"]] == [5, 10]
+    assert [one["step"] for one in read[0]["validation"]] == [5, 10, 12]
 
 
 def test_a_checkpoint_between_two_points_of_the_curve_changes_nothing(tmp_path, monkeypatch):
@@ -109,6 +109,23 @@ def test_a_training_that_diverges_says_so(tmp_path):
         train(tmp_path, wild)
 
 
+def test_a_network_with_beams_of_its_own_and_an_error_head(tmp_path):
+    values = TINY.to_dict() | {"network": "gate", "config": {"stages": 1, "hidden": 16}}
+    values["policy"] = {"rows": 48, "users": [2, 4], "pilots_beyond_users": [-1, 4], "iterations": 2}
+    setup = from_dict(values).replace(steps=60)
+    result = train(tmp_path, setup)
+    found = weights.load(tmp_path / "tiny.safetensors")
+    assert all(0.5 < ratio < 2 for ratio in result["metrics"]["error_ratio"])
+    assert all(ours < linear + 1 for ours, linear in zip(result["metrics"]["nmse_db"], result["metrics"]["lmmse_db"], strict=True))
+    for dtype in (torch.complex64, torch.complex128):
+        prior = weights.prior_of(found, torch.device("cpu"), dtype)
+        assert prior.beams.basis is not None and prior.beams.basis.dtype == dtype
+        x = torch.randn(3, 16, dtype=dtype)
+        direct, _ = found.network(x.to(torch.complex64), torch.full((3,), 0.2))
+        mean, _ = prior.moments(x, torch.full((3,), 0.2, dtype=x.real.dtype).sqrt())
+        torch.testing.assert_close(mean.to(torch.complex64), direct, rtol=1e-3, atol=1e-4)
+
+
 def test_matrices(tmp_path):
     values = TINY.to_dict() | {
         "network": "refinenet",
@@ -119,6 +136,17 @@ def test_matrices(tmp_path):
     train(tmp_path, from_dict(values).replace(steps=4))
     header = weights.load(tmp_path / "tiny.safetensors").header
     assert header.kind == "matrix" and header.antennas == 0
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("name", ["ncsnpp", "gate"])
+def test_on_a_gpu_with_mixed_precision(tmp_path, name):
+    values = TINY.to_dict() | ({"network": "gate", "config": {"stages": 1, "hidden": 16}} if name == "gate" else {})
+    values["optimiser"] = {**values["optimiser"], "autocast": True}
+    result = train(tmp_path, from_dict(values), device=torch.device("cuda"))
+    assert all(math.isfinite(value) for value in result["metrics"]["nmse_db"])
+    again = train(tmp_path, from_dict(values), device=torch.device("cuda"), resume=True)
+    assert again["metrics"] == result["metrics"]
 
 
 def test_resume_wants_the_same_recipe_and_a_whole_file(tmp_path):

@@ -33,7 +33,7 @@ def test_shipped_recipes_are_whole(name):
     assert found.name == name and found.summary
     assert found.network in NETWORKS
     assert from_dict(found.to_dict()) == found
-    if found.network != "gate":
+    with torch.device("meta"):
         build(found.network, found.network_config)
 
 

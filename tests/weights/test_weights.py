@@ -17,8 +17,10 @@ from massaccess.errors import ConfigError, FormatError, MassaccessWarning, NotFi
 from massaccess.forward.channels import make_channel
 from massaccess.forward.simulate import Simulation
 from massaccess.networks import build
+from massaccess.priors.bernoulli_gaussian import BernoulliGaussian
 from massaccess.priors.gaussian import Gaussian
 from massaccess.priors.learned import Learned
+from massaccess.priors.learned_matrix import LearnedMatrix
 
 CONFIG = {"rows": 4, "columns": 4, "width": 8, "multipliers": [1, 2], "attention": []}
 SYSTEM = SystemConfig(rows=4, columns=4, users=6, pilot_len=4, data_len=3, channel="kronecker")
@@ -109,6 +111,10 @@ def test_a_foreign_file_is_named(tmp_path):
         ({"config": {**CONFIG, "width": 16}}, "belong together"),
         ({"config": {**CONFIG, "deep": 16}}, "belong together"),
         ({"config": {**CONFIG, "width": "wide"}}, "belong together"),
+        ({"config": {**CONFIG, "width": 10**9}}, "belong together"),
+        ({"config": {**CONFIG, "width": -8}}, "belong together"),
+        ({"config": {**CONFIG, "rows": 0}}, "belong together"),
+        ({"config": {**CONFIG, "multipliers": []}}, "belong together"),
         ({"config": []}, "train again"),
         ({"rows": 8}, "covariance"),
         ({"rows": -1}, "1 or more"),
@@ -191,6 +197,18 @@ def test_a_prior_of_matrices_is_no_prior_of_rows(tmp_path):
     weights.save(path, build("refinenet", config), header(network="refinenet", kind="matrix", config=config, rows=0, columns=0))
     with pytest.raises(ConfigError, match="whole matrices"):
         weights.choose(str(path), observation())
+    prior = weights.choose_matrix(str(path), observation(users=9))
+    assert isinstance(prior, LearnedMatrix)
+    mean, var = prior.moments(torch.randn(2, 9, 16, dtype=torch.complex64), torch.tensor(0.3))
+    assert mean.shape == (2, 9, 16) and var.shape == (2, 9)
+    with pytest.raises(ShapeError, match="6 and 16"):
+        weights.choose_matrix(str(path), observation())
+
+
+def test_the_closed_form_of_matrices_is_the_default(file):
+    assert isinstance(weights.choose_matrix("auto", observation()), BernoulliGaussian)
+    with pytest.raises(ConfigError, match="single rows"):
+        weights.choose_matrix(str(file), observation())
 
 
 @pytest.mark.parametrize("dtype", [torch.complex64, torch.complex128])
@@ -200,14 +218,14 @@ def test_precision_follows_the_observation(file, dtype):
         object.__setattr__(obs, name, getattr(obs, name).to(dtype))
     prior = weights.choose(str(file), obs)
     x = torch.randn(2, 3, 16, dtype=dtype)
-    mean, error = prior.in_beams(x, torch.full((2, 3), 0.1, dtype=x.real.dtype))
+    mean, error = prior.in_beams(x, torch.full((2, 3, 1), 0.1, dtype=x.real.dtype))
     assert mean.dtype == dtype and error.dtype == x.real.dtype and error.shape == x.shape
     assert prior.moments(x, x.real[..., 0].abs() + 0.1)[1].shape == (2, 3)
 
 
 def test_the_calibration_is_interpolated_in_decibels(file):
     prior = weights.choose(str(file), observation())
-    error = prior._calibrated(torch.tensor([0.001, 0.01, 0.1, 1.0, 5.0]))
+    error = prior._error(torch.tensor([0.001, 0.01, 0.1, 1.0, 5.0]))
     torch.testing.assert_close(error[:, 0], torch.tensor([0.01, 0.01, (0.01 * 0.4) ** 0.5, 0.4, 0.4]))
 
 
@@ -216,6 +234,10 @@ def test_what_ships_loads_and_beats_lmmse():
         found = weights.load(name).header
         if found.kind == "channel":
             assert all(a < b for a, b in zip(found.metrics["nmse_db"], found.metrics["lmmse_db"], strict=True))
+
+
+def test_every_file_that_lies_here_is_in_the_index():
+    assert {path.name for path in weights.INDEX.parent.glob("*.safetensors")} == {one.path.name for one in weights.available().values()}
 
 
 def test_distance():

@@ -17,7 +17,7 @@ from gnuradio import gr
 from ._base import FrameBlock, guarded, item, item_bytes, system, to_dict_pmt
 from ._budget import Budget
 from ._engine import Engine
-from ._queue import OVERFLOW, STALL_SECONDS, Entry, FrameQueue, Side
+from ._queue import ESTIMATE, OVERFLOW, STALL_SECONDS, Entry, FrameQueue, Side
 
 STATS_SECONDS = 0.5
 MAX_BUFFER = 512 << 20  # bytes that the answers of two batches may take
@@ -34,7 +34,7 @@ class Intake(FrameBlock):
         self.rejected = 0
 
     def set_side(self, **known):
-        """Side information that holds whatever tags say; 0 means that tags do."""
+        """Side information that holds whatever tags say; 0 means that tags do, a noise variance of -1 that the frames do."""
         self._fixed = self._fixed._replace(**known)
 
     @guarded
@@ -89,10 +89,10 @@ class Intake(FrameBlock):
     def _side(self, gain):
         fixed, tagged = self._fixed, self._tagged
         noise_var = fixed.noise_var or tagged.get("noise_var", 0.0)
-        if not noise_var > 0:
+        if not noise_var > 0 and noise_var != ESTIMATE:
             from massaccess.errors import ConfigError
 
-            raise ConfigError("the noise variance is not known: pass noise_var, or tag the first frame with noise_var")
+            raise ConfigError("the noise variance is not known: pass noise_var, or tag the first frame with it, or pass -1 to estimate it")
         bits = fixed.adc_bits or tagged.get("adc_bits", 0)
         scale = (fixed.adc_scale or tagged.get("adc_scale", 1.0)) if bits else 1.0
         return Side(noise_var, bits, scale, gain)
@@ -269,12 +269,13 @@ class Decoder(FrameBlock):
         self.message_port_pub(pmt.intern("stats"), to_dict_pmt(self.stats()))
 
 
-def check_side(what, value):
+def check_side(what, value, *, estimate=False):
     """ConfigError for side information that cannot be."""
     from massaccess.errors import ConfigError
 
-    if not (math.isfinite(value) and value >= 0):
-        raise ConfigError(f"{what} is {value}: pass a positive number, or 0 to follow the tags")
+    if not (math.isfinite(value) and (value >= 0 or (estimate and value == ESTIMATE))):
+        cure = f", or {ESTIMATE} to estimate it from the frames" if estimate else ""
+        raise ConfigError(f"{what} is {value}: pass a positive number, or 0 to follow the tags{cure}")
 
 
 def build(
@@ -305,8 +306,8 @@ def build(
     for what, value in (("max_batch", max_batch), ("queue_frames", queue_frames)):
         if not value >= 1:
             raise ConfigError(f"{what} is {value}: it counts frames, pass 1 or more")
-    for what, value in (("noise_var", noise_var), ("adc_scale", adc_scale)):
-        check_side(what, value)
+    check_side("noise_var", noise_var, estimate=True)
+    check_side("adc_scale", adc_scale)
     if not (math.isfinite(deadline_ms) and deadline_ms >= 0):
         raise ConfigError(f"deadline_ms is {deadline_ms}: pass the milliseconds that a frame may take, or 0 for no deadline")
     config = system(**values, adc_bits=adc_bits)

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ._queue import Entry, Side
+from ._queue import ESTIMATE, Entry, Side
 
 
 class Answer(NamedTuple):
@@ -81,21 +81,24 @@ class Engine:
         import torch
 
         from massaccess.forward.front_end import front_end
+        from massaccess.forward.noise import with_estimated_noise
         from massaccess.forward.simulate import observe
 
         config, side = self.config, entries[0].side
         rx = torch.from_numpy(np.stack([entry.samples for entry in entries])).reshape(len(entries), config.frame_len, config.antennas)
         gain = None if side.gain is None else torch.from_numpy(np.frombuffer(side.gain, np.float32).copy()).expand(len(entries), -1)
-        return observe(
+        unknown = side.noise_var == ESTIMATE
+        seen = observe(
             rx,
             self.population.pilots,
-            noise_var=side.noise_var,
+            noise_var=1.0 if unknown else side.noise_var,
             activity=config.activity_prior,
             modulation=config.modulation,
             front_end=front_end(bits=side.adc_bits or None, power=2 * side.adc_scale**2),
             user_gain=gain,
             channel_cov=self._covariance,
         )
+        return with_estimated_noise(seen) if unknown else seen
 
     def _answer(self, entries, estimate):
         frames, tags = [entry.frame for entry in entries], [entry.tags for entry in entries]

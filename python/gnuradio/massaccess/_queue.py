@@ -9,11 +9,12 @@ import numpy as np
 
 OVERFLOW = ("block", "drop_oldest")
 WAIT_SECONDS = 0.1  # how long a call into a block may sleep: GNU Radio cannot interrupt it
+ESTIMATE = -1  # a noise variance that nobody knows: the frames of a batch tell
 STALL_SECONDS = 0.5  # an incomplete batch waits this long for its other frames
 
 
 class Side(NamedTuple):
-    """What else a receiver may know about a frame; frames of a batch share it."""
+    """What else a receiver may know about a frame; frames of a batch share it. ``noise_var`` may be `ESTIMATE`."""
 
     noise_var: float
     adc_bits: int

@@ -16,11 +16,14 @@ class receiver(gr.hier_block2):
     Message ports: ``packets``, a PDU for each payload whose CRC holds (dictionary with frame, user, activity, receiver); ``active``, a PDU
     for each frame (dictionary with frame, receiver; s32vector of users); ``stats``, a dictionary of counters twice a second.
 
-    ``noise_var``, ``adc_bits`` and ``adc_scale`` of 0 follow the tags of the stream. ``channel_cov`` names the channel model or bank whose
-    covariance the receiver may know. ``weights``, for receivers that have such an option: "auto", "gaussian", a name that `massaccess
-    weights` lists, or the path of a weights file. "auto" takes what fits the array and ``channel_cov``, otherwise the Gaussian prior, and
-    logs the reason; without ``channel_cov`` it is the Gaussian prior of independent antennas. A name must fit ``channel_cov``, where it is
-    given; a file is taken at its user's word, with a warning.
+    ``noise_var``, ``adc_bits`` and ``adc_scale`` of 0 follow the tags of the stream; ``noise_var=-1`` estimates the noise variance from the
+    frames of each batch, whatever the tags say (best with 8 frames or more a batch). ``channel_cov`` names the channel model or bank whose
+    covariance the receiver may know.
+
+    ``weights``, for receivers that have such an option: "auto", "gaussian", a name that `massaccess weights` lists, or the path of a
+    weights file. "auto" takes what fits the array and ``channel_cov``, otherwise the Gaussian prior, and logs the reason; without
+    ``channel_cov`` it is the Gaussian prior of independent antennas. A name must fit ``channel_cov``, where that is given; a file is taken
+    at its user's word, with a warning.
 
     ``overflow="block"`` loses nothing, and batches are the frames with one frame // max_batch, so that a
     replay gives the very same answers; ``"drop_oldest"`` decodes what is at hand and drops the oldest frames beyond ``queue_frames``.
@@ -103,8 +106,8 @@ class receiver(gr.hier_block2):
             self.msg_connect(self._decoder, port, self, port)
 
     def set_noise_var(self, noise_var):
-        """Noise variance of the frames to come; 0 follows the tags."""
-        check_side("noise_var", noise_var)
+        """Noise variance of the frames to come; 0 follows the tags, -1 estimates it."""
+        check_side("noise_var", noise_var, estimate=True)
         self._intake.set_side(noise_var=noise_var)
 
     def stats(self):

@@ -15,6 +15,7 @@ VERBS = {
     "receive": "Decode a SigMF recording.",
     "listen": "Show or record what a flowgraph publishes over ZMQ.",
     "evaluate": "Monte Carlo of one or more receivers at one or more points, without GNU Radio.",
+    "figure": "Rerun a published figure's experiment: JSON and picture.",
     "channels": "Make and inspect channel banks.",
     "train": "Train a channel prior from a recipe.",
     "weights": "List, show and check trained networks.",

@@ -15,6 +15,7 @@ from rich.table import Table
 
 from ..errors import ConfigError
 from ..evaluate.metrics import RATES
+from ..forward.noise import NOISE
 from ..registry import takes
 from ._json import json_option, write_json
 from ._system import MAX_THREADS, configure, system_options
@@ -58,6 +59,9 @@ class Numbers(click.ParamType):
 @click.option(
     "--option", "options", multiple=True, metavar="RECEIVER.NAME=VALUE", help="An option of a receiver, e.g. mmv-amp.damping=0.7."
 )
+@click.option(
+    "--noise", type=click.Choice(NOISE), default="known", show_default=True, help="Whether receivers are told the noise variance."
+)
 @click.option("--device", default="auto", show_default=True, help="cpu, cuda, or auto.")
 @click.option("--threads", type=click.IntRange(0, MAX_THREADS), default=0, show_default=True, help="Threads; 0: all cores.")
 @json_option
@@ -76,7 +80,7 @@ def command(receivers: str, config_path: Path | None, options: tuple[str, ...], 
     base = configure(config_path, {**rest, **dict.fromkeys(LISTS)})
     axes = [[(name, value) for value in values] for name, values in grid.items() if values]
     points = [base.replace(**dict(point)) for point in itertools.product(*axes)]
-    settings = {name: rest[name] for name in ("frames", "seed", "batch", "books", "calibrate", "device")}
+    settings = {name: rest[name] for name in ("frames", "seed", "batch", "books", "calibrate", "noise", "device")}
     campaign = Campaign(points, [name.strip() for name in receivers.split(",")], options=parse_options(options), **settings)
     for note in notes(campaign):
         click.echo(f"massaccess: warning: {note}", err=True)

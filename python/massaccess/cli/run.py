@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -108,7 +109,8 @@ def command(config_path: Path | None, json_path: Path | None, traceback: bool, *
 
 
 def blocks() -> Any:
-    """The package `gnuradio.massaccess`, or an error that says how to get it."""
+    """The package `gnuradio.massaccess`, or an error that says how to get it. Its blocks log to standard error: results go to the other."""
+    os.environ.setdefault("GR_CONF_LOG_LOG_FILE", "stderr")  # GNU Radio's own default is standard output
     try:
         from gnuradio import massaccess
     except Exception as error:  # another NumPy, a broken installation: GNU Radio fails in many ways

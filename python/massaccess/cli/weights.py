@@ -64,7 +64,7 @@ def check(file: Path, json_path: Path | None) -> None:
     if json_path is not None:
         write_json(json_path, {"file": str(file), "whole": True, **found})
         return
-    click.echo(f"{file}: whole, {found['network']} of {found['parameters']} parameters for {found['channel']}")
+    click.echo(f"{file}: whole, {found['network']} of {found['parameters']} parameters for {found['channel']}; sha256 {found['sha256']}")
 
 
 def check_shipped(name: str) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -12,6 +12,7 @@ import torch
 from .. import __version__
 from ..core import Frame, Observation, SystemConfig
 from ..errors import ConfigError, MassaccessError, unknown
+from ..forward.noise import NOISE, with_estimated_noise
 from ..forward.simulate import Simulation
 from ..registry import create, entry
 from ..rng import derive, generator
@@ -27,6 +28,8 @@ class Campaign:
     All points share the seed's payloads, channels and noise shapes (common random numbers). ``books`` splits the frames over that many
     pilot books, seeds ``pilot_seed``, ``pilot_seed + 1``, ...: figures then do not hang on one book. ``calibrate`` sets the threshold of
     each activity detector that has one, on that many frames of another seed; it changes nothing in the frames that are counted.
+    ``steps`` tells iterative receivers that time is up after so many of their steps (0: never).
+    ``noise="estimated"`` hides the noise variance: receivers get what `forward.noise` reads from the frames of each batch.
     """
 
     points: Sequence[SystemConfig]
@@ -37,6 +40,8 @@ class Campaign:
     books: int = 1
     calibrate: int = 0
     device: str = "auto"
+    noise: str = "known"
+    steps: int = 0
     options: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -51,6 +56,10 @@ class Campaign:
         for name in self.options:
             if name not in self.receivers:
                 raise unknown("receiver, among those to be compared,", name, self.receivers)
+        if self.steps < 0:
+            raise ConfigError(f"steps is {self.steps}: pass how many steps receivers may take, or 0 for all that they want")
+        if self.noise not in NOISE:
+            raise unknown("noise", self.noise, NOISE)
         self.where  # a device that is not there fails here
 
     @property
@@ -69,7 +78,7 @@ class Campaign:
 def evaluate(campaign: Campaign, *, on_frames: Callable[[int], None] | None = None) -> dict[str, Any]:
     """Runs the campaign; the result is the document that ``massaccess evaluate --json`` writes. ``on_frames`` reports progress."""
     results = [row for config in campaign.points for row in _point(campaign, config, on_frames)]
-    settings = {name: getattr(campaign, name) for name in ("frames", "seed", "batch", "books", "calibrate", "options")}
+    settings = {name: getattr(campaign, name) for name in ("frames", "seed", "batch", "books", "calibrate", "noise", "steps", "options")}
     return {"config": campaign.points[0].to_dict(), "version": __version__, **settings, "results": results}
 
 
@@ -82,10 +91,16 @@ def batches(config: SystemConfig, *, frames: int, seed: int, batch: int, books: 
             yield simulation.frames(start, min(batch, last - start))
 
 
+def seen(campaign: Campaign, obs: Observation) -> Observation:
+    """What the receivers of the campaign get to see of ``obs``, on their device."""
+    obs = obs.to(campaign.where)
+    return with_estimated_noise(obs) if campaign.noise == "estimated" else obs
+
+
 def _point(campaign: Campaign, config: SystemConfig, on_frames: Callable[[int], None] | None) -> list[dict[str, Any]]:
-    runs = [_Run(name, _options(campaign, config, name), campaign.seed) for name in campaign.receivers]
+    runs = [_Run(name, _options(campaign, config, name), campaign) for name in campaign.receivers]
     for frame, obs in batches(config, frames=campaign.frames, seed=campaign.seed, batch=campaign.batch, books=campaign.books):
-        frame, obs = frame_to(frame, campaign.where), obs.to(campaign.where)
+        frame, obs = frame_to(frame, campaign.where), seen(campaign, obs)
         for run in runs:
             run.receive(config, frame, obs)
         if on_frames is not None:
@@ -93,11 +108,22 @@ def _point(campaign: Campaign, config: SystemConfig, on_frames: Callable[[int], 
     return [run.row(config, campaign) for run in runs]
 
 
+class _Countdown:
+    """Says that time is up once it has been asked ``steps`` times."""
+
+    def __init__(self, steps: int) -> None:
+        self.left = steps
+
+    def __call__(self) -> bool:
+        self.left -= 1
+        return self.left < 0
+
+
 class _Run:
     """One receiver at one point."""
 
-    def __init__(self, name: str, options: dict[str, Any], seed: int) -> None:
-        self.name, self.options, self.seed = name, options, seed
+    def __init__(self, name: str, options: dict[str, Any], campaign: Campaign) -> None:
+        self.name, self.options, self.seed, self.steps = name, options, campaign.seed, campaign.steps
         self.genie = entry(name).genie
         self.receiver = create(name, **options)
         self.tally, self.seconds, self.evaluations, self.warm = Tally(), 0.0, 0.0, False
@@ -115,6 +141,7 @@ class _Run:
     def _call(self, frame: Frame, obs: Observation) -> Any:
         draw = generator(self.seed, "receiver", frame.start, device=obs.pilot_rx.device)  # as the receiver block draws
         known = {"truth": frame} if self.genie else {}
+        obs = replace(obs, hurry=_Countdown(self.steps)) if self.steps else obs
         try:
             with torch.inference_mode():
                 estimate = self.receiver(obs, generator=draw, **known)
@@ -136,6 +163,7 @@ class _Run:
             "channel": config.channel,
             "adc_bits": config.adc_bits,
             "modulation": config.modulation,
+            "noise": campaign.noise,
         }
         cost = {
             "nfe": self.evaluations / campaign.frames,
@@ -168,7 +196,7 @@ def _threshold(campaign: Campaign, config: SystemConfig, name: str, options: dic
         config, frames=campaign.calibrate, seed=seed, batch=campaign.batch, books=min(campaign.books, campaign.calibrate)
     ):
         with torch.inference_mode():
-            estimate = receiver(obs.to(campaign.where), generator=generator(seed, name, frame.start, device=campaign.where))
+            estimate = receiver(seen(campaign, obs), generator=generator(seed, name, frame.start, device=campaign.where))
         if "log_odds" not in estimate.info:
             return {}
         scores.append(estimate.info["log_odds"].cpu().flatten())

@@ -22,6 +22,9 @@ from .selection import Selection
 LARGEST_RESIDUAL = 1.5
 """Of what was received over what the answer leaves unexplained; above it, the Gaussian prior has a try at the frame."""
 
+TRUSTED_MISFIT = 1.5
+"""Of a user's channel, up to which the prior is believed: four standard deviations above 1 with 64 antennas."""
+
 
 @dataclass(frozen=True)
 class Jcedd:
@@ -51,7 +54,7 @@ class Jcedd:
     def __call__(self, obs: Observation, *, active: Tensor | None = None, generator: torch.Generator | None = None) -> Estimate:
         """``active`` [B N] bool names the users to receive; without it all must be known to be active (``obs.activity == 1``).
 
-        info: nfe (mean over frames), evaluations [B], error_var [B N] (mean over antennas), mismatch [B] (see `Exchange.mismatch`),
+        info: nfe (mean over frames), evaluations [B], error_var [B N] (mean over antennas), mismatch [B] (`misfit` of all users: about 1 where the prior fits),
         residual [B], fallback [B] bool, cut (time was up).
         """
         active = known_active(obs) if active is None else active
@@ -169,13 +172,17 @@ class Exchange:
         """One evaluation of the prior on the cavity of ``posterior``; users' gains are divided out before and put back after it."""
         if self.closed:
             return replace(self, channel=posterior)
-        seen, gain = cavity(posterior, self.message), torch.where(self.link.present, self.link.gain, 1)[..., None]
+        present = self.link.present
+        seen, gain = cavity(filled(posterior, self.message, present), self.message), torch.where(present, self.link.gain, 1)[..., None]
         mean, error = self.prior.in_beams(seen.mean / gain.sqrt(), seen.error / gain)
         found = ChannelEstimate(mean * gain.sqrt(), error * gain)
+        taken, due = misfit(found, seen)
+        mismatch = (taken * present).sum(1) / (due * present).sum(1).clamp_min(1e-6)
+        found = distrusted(found, seen, taken / due)
         message = next_message(found, seen)
         message = message if self.evaluations == 0 else damped(message, self.message, damping)
-        mismatch = misfit(found, seen, self.link.present)
-        return replace(self, message=message, channel=found, mismatch=mismatch, evaluations=self.evaluations + 1)
+        channel = ChannelEstimate(found.mean * present[..., None], found.error * present[..., None])
+        return replace(self, message=message, channel=channel, mismatch=mismatch, evaluations=self.evaluations + 1)
 
     def take(self, rows: Tensor) -> Exchange:
         """The frames that ``rows`` (indices or a mask) picks."""
@@ -183,13 +190,25 @@ class Exchange:
         return replace(self, link=self.link.take(rows), **parts)  # type: ignore[arg-type]
 
 
-def misfit(found: ChannelEstimate, seen: ChannelEstimate, present: Tensor) -> Tensor:
-    """What the prior took for noise over the noise that it should have found [B]: 1 where channels are what it was made for, more where
-    they are not. (For a calibrated denoiser E|x - D(x)|^2 = noise - error, by Stein's identity.)"""
+def filled(posterior: ChannelEstimate, message: ChannelEstimate, present: Tensor) -> ChannelEstimate:
+    """The posterior, with the message in empty slots: linear estimation leaves zeros there, of which there is no cavity."""
     here = present[..., None]
-    taken = ((seen.mean - found.mean).abs().square() / seen.error * here).sum((1, 2))
-    due = ((1 - found.error / seen.error).clamp_min(0.01) * here).sum((1, 2))
-    return taken / due.clamp_min(1e-6)
+    return ChannelEstimate(torch.where(here, posterior.mean, message.mean), torch.where(here, posterior.error, message.error))
+
+
+def misfit(found: ChannelEstimate, seen: ChannelEstimate) -> tuple[Tensor, Tensor]:
+    """What the prior took for noise, and what it should have found [B K], in units of the noise. Their ratio is 1 where channels are what
+    the prior was made for, more where they are not: for a calibrated denoiser E|x - D(x)|^2 = noise - error, by Stein's identity."""
+    taken = ((seen.mean - found.mean).abs().square() / seen.error).mean(-1)
+    return taken, (1 - found.error / seen.error).clamp_min(0.01).mean(-1)
+
+
+def distrusted(found: ChannelEstimate, seen: ChannelEstimate, ratio: Tensor) -> ChannelEstimate:
+    """The prior's answer, drawn towards what was received for users of whose channels it took away far more than noise: ``ratio`` [B K] as
+    `misfit` measures it. Channels of a kind that no prior was made for then fall back to least squares, user by user."""
+    excess = (ratio - TRUSTED_MISFIT).clamp_min(0)[..., None]
+    share = excess / (1 + excess)
+    return ChannelEstimate(found.mean + share * (seen.mean - found.mean), found.error + share * seen.error)
 
 
 def unexplained(link: Link, channel: ChannelEstimate, symbols: Symbols) -> Tensor:

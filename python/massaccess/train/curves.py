@@ -33,5 +33,5 @@ def _picture(path: Path, curves: dict[str, list[Any]], header: Header) -> None:
         (line,) = right.plot(steps, [one["nmse_db"][index] for one in curves["validation"]], marker=".", label=f"{snr_db} dB")
         right.axhline(header.metrics["lmmse_db"][index], color=line.get_color(), linestyle=":")
     right.set(xlabel="step", ylabel="NMSE [dB]", title="held-out channels; dotted: LMMSE")
-    right.legend(title="SNR", fontsize="small")
+    right.legend(title="SNR", fontsize="small", loc="upper left", bbox_to_anchor=(1.01, 1))
     figure.savefig(path, dpi=110)

@@ -94,7 +94,7 @@ class Training:
                 self._note(state, float(gathered))
                 gathered.zero_()
             if state.step % self.recipe.validation.every == 0:
-                metrics = validation.denoising(averaged(state), data.held, beams, seed=self.recipe.seed)
+                metrics = validation.denoising(averaged(state), data.held, _linear(data), seed=self.recipe.seed)
                 state.curves["validation"].append({"step": state.step, "nmse_db": metrics["nmse_db"]})
             state.total = 0.0
             if clock() - saved > self.checkpoint_s:
@@ -114,7 +114,7 @@ class Training:
 
     def _finish(self, state: State, data: TrainingData, beams: Beams) -> dict[str, Any]:
         network, recipe = averaged(state), self.recipe
-        metrics = validation.denoising(network, data.held, beams, seed=recipe.seed)
+        metrics = validation.denoising(network, data.held, _linear(data), seed=recipe.seed)
         metrics |= {"steps": state.step, "parameters": sum(one.numel() for one in network.parameters())}
         rows = recipe.kind == "channel"
         header = weights.Header(
@@ -130,7 +130,9 @@ class Training:
         )
         table = validation.calibration(network, data.held, beams, seed=recipe.seed) if rows else None
         weights.save(self.out, network, header, covariance=data.covariance, calibration=table)
-        curves = write_curves(self.out.with_suffix(""), state.curves, header)
+        last = {"step": state.step, "nmse_db": metrics["nmse_db"]}
+        seen = [one for one in state.curves["validation"] if one["step"] != state.step]
+        curves = write_curves(self.out.with_suffix(""), {**state.curves, "validation": [*seen, last]}, header)
         files = {"weights": str(self.out), "checkpoint": str(self.checkpoint_path), "curves": str(curves[0]), "picture": str(curves[1])}
         finished = state.step >= recipe.optimiser.steps
         return {"recipe": recipe.to_dict(), "device": str(self.device), "finished": finished, "steps": state.step} | {
@@ -147,13 +149,16 @@ def averaged(state: State) -> nn.Module:
     return network.eval().requires_grad_(False)
 
 
-def _beams(data: TrainingData, network: nn.Module) -> Beams:
-    """Those of the network, where it has its own; otherwise eigenvectors of the channels' covariance."""
-    if hasattr(network, "basis"):
-        return Beams(network.basis.clone(), network.power.clone())  # type: ignore[operator]
+def _linear(data: TrainingData) -> Beams:
+    """Where the linear estimator is diagonal: eigenvectors of the channels' covariance; for matrices, the scalar one."""
     if data.covariance is None:
         return Beams(None, data.held.abs().square().mean()[None])
     return Beams.of(data.covariance, antennas=len(data.covariance), like=data.held)
+
+
+def _beams(data: TrainingData, network: nn.Module) -> Beams:
+    """Where the network's errors are nearly uncorrelated: in its own basis, where it has one."""
+    return _linear(data) if data.covariance is None else weights.beams_of(network, data.covariance, like=data.held)
 
 
 def _fresh(recipe: Recipe, data: TrainingData, device: torch.device) -> State:
@@ -215,8 +220,7 @@ def _in_use(state: State, data: TrainingData, beams: Beams, draw: torch.Generato
 
 @torch.no_grad()
 def _average(state: State, decay: float) -> None:
-    own = state.network.state_dict()
-    moving = [name for name, value in own.items() if value.is_floating_point() or value.is_complex()]
-    kept, now = [state.average[name] for name in moving], [own[name].detach() for name in moving]
+    now = dict(state.network.named_parameters())
+    kept = [state.average[name] for name in now]
     torch._foreach_mul_(kept, decay)
-    torch._foreach_add_(kept, now, alpha=1 - decay)
+    torch._foreach_add_(kept, [value.detach() for value in now.values()], alpha=1 - decay)

@@ -10,34 +10,37 @@
 
 from __future__ import annotations
 
-import copy
-import functools
 import warnings
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from ..core import ChannelPrior, Observation
+from ..core import ChannelPrior, Observation, Prior
 from ..errors import ConfigError, MassaccessWarning, ShapeError
-from ..priors.beams import Beams
+from ..networks.refinenet import SMALLEST
+from ..priors.bernoulli_gaussian import BernoulliGaussian
 from ..priors.gaussian import Gaussian
-from ..priors.learned import Learned
+from .prior import beams_of, matrix_prior_of, prior_of
 from .shipped import INDEX, Shipped, available, load
 from .stored import FORMAT, KINDS, Header, Trained, read, save
 
 __all__ = [
     "FORMAT",
+    "INDEX",
     "KINDS",
     "Header",
     "Shipped",
     "Trained",
     "available",
+    "beams_of",
     "choose",
+    "choose_matrix",
     "covariance_distance",
     "explain",
     "load",
+    "prior_of",
     "read",
     "save",
     "warn_unless_fit",
@@ -57,7 +60,24 @@ def choose(name: str, obs: Observation, *, index: Path = INDEX) -> ChannelPrior:
     trained = _select(name, obs, index)[0]
     if trained is None:
         return Gaussian.of(obs.channel_cov, antennas=obs.antennas, like=obs.pilot_rx)
-    return _prior(trained, obs.pilot_rx.device, obs.pilot_rx.dtype)
+    return prior_of(trained, obs.pilot_rx.device, obs.pilot_rx.dtype)
+
+
+def choose_matrix(name: str, obs: Observation, *, index: Path = INDEX) -> Prior:
+    """The prior of whole matrices [B N M], rows of silent users zero, called ``name``.
+
+    "bernoulli-gaussian", which "auto" takes: the closed form with the users' mean powers. A name of `available`, or a weights file, of kind
+    "matrix": that network (UnknownNameError, ConfigError, FormatError; ShapeError below `SMALLEST` users or antennas).
+    """
+    if name in ("bernoulli-gaussian", "auto"):
+        power = obs.pilot_rx.real.new_ones(obs.users) if obs.user_gain is None else obs.user_gain
+        return BernoulliGaussian(obs.activity, power)
+    trained = load(name, index=index)
+    if trained.header.kind != "matrix":
+        raise ConfigError(f"weights {name} are a prior of single rows: choose one of kind 'matrix', or 'bernoulli-gaussian'")
+    if min(obs.users, obs.antennas) < SMALLEST:
+        raise ShapeError(f"weights {name} take {SMALLEST} users and antennas or more, not {obs.users} and {obs.antennas}: pass 'auto'")
+    return matrix_prior_of(trained, obs.pilot_rx.device, obs.pilot_rx.dtype)
 
 
 def explain(name: str, obs: Observation, *, index: Path = INDEX) -> str:
@@ -128,23 +148,6 @@ def _distance(covariance: Tensor | None, trained: Trained) -> float:
     if trained.sha256 not in known:
         known[trained.sha256] = covariance_distance(covariance, trained.covariance)
     return known[trained.sha256]
-
-
-@functools.lru_cache(maxsize=16)
-def _prior(trained: Trained, device: torch.device, dtype: torch.dtype) -> Learned:
-    real = torch.empty(0, dtype=dtype).real.dtype
-    network = copy.deepcopy(trained.network).to(device=device, dtype=real)
-    like = torch.empty(0, dtype=dtype, device=device)
-    table = None if trained.calibration is None else trained.calibration.to(device=device, dtype=real)
-    return Learned(network, _beams(trained, network, like), table)
-
-
-def _beams(trained: Trained, network: nn.Module, like: Tensor) -> Beams:
-    """Those that the network thinks in; for one that thinks in antennas, the eigenvectors of its channels' covariance."""
-    if hasattr(network, "basis"):
-        return Beams(network.basis, network.power)  # type: ignore[arg-type]
-    covariance = None if trained.covariance is None else trained.covariance.clone()  # Beams remembers one precision a tensor
-    return Beams.of(covariance, antennas=trained.header.antennas, like=like)
 
 
 _DISTANCES = WeakTensorKeyDictionary()

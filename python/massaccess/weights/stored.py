@@ -24,7 +24,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from .. import __version__
-from ..errors import ConfigError, FormatError, MassaccessError, NotFiniteError
+from ..errors import ConfigError, FormatError, MassaccessError, NotFiniteError, ShapeError
 from ..networks import NETWORKS, build
 
 FORMAT = "massaccess-weights/1"
@@ -104,15 +104,25 @@ class Trained:
     def build(self) -> nn.Module:
         """A new copy of `network`."""
         try:
+            with torch.device("meta"):  # takes no memory, whatever sizes the header asks for
+                _same_shapes(build(self.header.network, self.header.config), self.state)
             with torch.random.fork_rng(devices=[]):
                 network = build(self.header.network, self.header.config)
             network.load_state_dict(dict(self.state))
-        except (ImportError, MassaccessError, ValueError, RuntimeError, MemoryError, TypeError) as error:
+        except (ImportError, ValueError, RuntimeError, MemoryError, TypeError, LookupError, ArithmeticError, AttributeError) as error:
             raise FormatError(
                 f"the tensors are not those of {self.header.network} with {dict(self.header.config)!s:.200} ({error!s:.200}): "
                 "take the file and the version of massaccess that belong together"
             ) from error
         return network.eval().requires_grad_(False)
+
+
+def _same_shapes(network: nn.Module, state: Mapping[str, Tensor]) -> None:
+    wanted, found = ({name: tuple(value.shape) for name, value in one.items()} for one in (network.state_dict(), state))
+    different = sorted(name for name in wanted.keys() | found.keys() if wanted.get(name) != found.get(name))
+    if different:
+        name = different[0]
+        raise ShapeError(f"{name} is {found.get(name, 'missing')}, not {wanted.get(name, 'in this network')}")
 
 
 def save(

@@ -1,0 +1,20 @@
+#!/usr/bin/env bash
+# The published figures, each into a folder of its name beside this file: quick settings, for two cores. Finished points are kept.
+#   run.sh                          all of them
+#   run.sh "p1-fig10 p2-fig2"       some
+#   run.sh "p1-fig10" --full --device cuda
+# CURVES names the .curves.json of a training (massaccess train p0-refinenet-small): P0's Fig. 4 needs it, and is left out without.
+set -euo pipefail
+here=$(cd "$(dirname "$0")" && pwd)
+figures=${1:-p0-fig4 p0-fig5 p0-fig6-k p0-fig6-m p0-fig6-n p1-fig10 p1-fig11 p1-fig12 p1-fig13 p1-fig14 p1-fig15 p1-fig16 p1-table2 p1-table3 p2-fig2 p2-fig3 p2-fig4}
+shift || true
+
+for id in $figures; do
+    if [ "$id" = p0-fig4 ]; then
+        if [ -n "${CURVES:-}" ]; then massaccess figure "$id" --curves "$CURVES" --out "$here/$id"; fi
+        continue
+    fi
+    massaccess figure "$id" --out "$here/$id" --resume "$@"
+done
+
+python "$here/../figures.py" "$here"

@@ -1,0 +1,186 @@
+"""What a figure file says.
+
+    id, paper, figure, title, note       names; note: what the paper leaves open, and what stands here instead
+    x                                    a field of SystemConfig, "snr_users_db" (users / noise_var), "steps" (time is up after so many
+                                         steps of a receiver; where it has options n_x and n_update, of its channel sampler), "step"
+                                         (of a training), or the name of an option of the receivers
+    y                                    one panel each: measures of `metrics`, "accuracy" (1 - aep), or "loss"
+    [system]                             SystemConfig, without x
+    [quick], [full]                      points, frames, slow_frames, batch; note: what was cut down
+    [[curve]]                            key, label (the paper's), receiver; options; system (changes); y (panels, default: all);
+                                         slow (takes slow_frames); flat (does not depend on x: run once); quick (options of the quick
+                                         run, or false: left out of it)
+    [[claim]]                            says: a sentence of the paper; kind and terms of `claims`, where a machine can check it
+    like                                 id of a figure from which everything comes that is not said here, but for the claims
+
+>>> figure = load("p1-fig10")
+>>> figure.title, figure.x, figure.settings(full=False).frames > 0
+('NMSE and BER over SNR, 38.901 UMa channels', 'snr_db', True)
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from ...core import SystemConfig
+from ...errors import ConfigError, unknown
+
+FOLDER = Path(__file__).resolve().parent
+FIELDS = tuple(item.name for item in dataclasses.fields(SystemConfig))
+SNR_USERS, STEPS, TRAINING = "snr_users_db", "steps", "step"
+MEASURES = {
+    "nmse_db": "NMSE [dB]",
+    "ber": "bit error rate",
+    "aep": "activity error probability",
+    "accuracy": "activity accuracy",
+    "seconds_per_frame": "time per frame [s]",
+    "loss": "training loss",
+}
+AXES = {
+    "snr_db": "received SNR [dB]",
+    SNR_USERS: "SNR, users / noise variance [dB]",
+    "pilot_len": "pilot symbols",
+    "data_len": "data symbols",
+    STEPS: "steps until the receiver is stopped",
+    TRAINING: "training step",
+    "n_h": "channel sampling steps",
+}
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One line of a figure: a receiver with options, in the system with ``system`` changed."""
+
+    key: str
+    label: str
+    receiver: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+    system: Mapping[str, Any] = field(default_factory=dict)
+    y: tuple[str, ...] = ()
+    slow: bool = False
+    flat: bool = False
+    quick: Mapping[str, Any] | bool = True
+
+    def chosen(self, *, full: bool) -> dict[str, Any]:
+        """The options of the full or of the quick run."""
+        cut = self.quick if not full and isinstance(self.quick, Mapping) else {}
+        return {**self.options, **cut}
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A sentence of the paper; ``kind`` and ``terms`` say how to check it ("" where only a reader can)."""
+
+    says: str
+    kind: str = ""
+    terms: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How much is run: x values, frames a point, frames for slow curves, frames at once."""
+
+    points: tuple[float, ...]
+    frames: int
+    slow_frames: int = 0
+    batch: int = 32
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class PublishedFigure:
+    """A figure file; see the module's text."""
+
+    id: str
+    paper: str
+    figure: str
+    title: str
+    x: str
+    y: tuple[str, ...]
+    system: Mapping[str, Any]
+    curves: tuple[Curve, ...]
+    claims: tuple[Claim, ...]
+    quick: Settings
+    full: Settings
+    note: str = ""
+
+    def settings(self, *, full: bool) -> Settings:
+        return self.full if full else self.quick
+
+    def panels(self, curve: Curve) -> tuple[str, ...]:
+        """The measures that ``curve`` is drawn in."""
+        return curve.y or self.y
+
+
+@cache
+def names() -> tuple[str, ...]:
+    """Ids of all figures, by paper and number."""
+    return tuple(sorted((path.stem for path in FOLDER.glob("*.toml")), key=_natural))
+
+
+def load(name: str) -> PublishedFigure:
+    """The figure called ``name``; UnknownNameError lists the others, ConfigError says what is wrong with a file."""
+    if name.lower() not in names():
+        raise unknown("figure", name, names())
+    return read(FOLDER / f"{name.lower()}.toml")
+
+
+def read(path: Path) -> PublishedFigure:
+    """The figure of a file."""
+    try:
+        table = _table(path)
+        curves = tuple(Curve(**{**one, "y": tuple(one.get("y", ()))}) for one in table.pop("curve"))
+        claims = tuple(_claim(one) for one in table.pop("claim"))
+        quick, full = (_settings(table.pop(name)) for name in ("quick", "full"))
+        figure = PublishedFigure(**{**table, "y": tuple(table["y"])}, curves=curves, claims=claims, quick=quick, full=full)
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise ConfigError(f"{path} is no figure file ({error}): see the text of evaluate.figures.definition") from error
+    _check(figure, path)
+    return figure
+
+
+def _table(path: Path) -> dict[str, Any]:
+    """The file's table, laid over that of the figure that it is like."""
+    own = tomllib.loads(path.read_text("utf-8"))
+    if "like" not in own:
+        return own
+    base = _table(path.with_name(f"{own.pop('like')}.toml"))
+    return {**base, **own, "system": {**base["system"], **own.get("system", {})}}
+
+
+def _settings(table: Mapping[str, Any]) -> Settings:
+    return Settings(**{**table, "points": tuple(table["points"])})
+
+
+def _claim(table: Mapping[str, Any]) -> Claim:
+    terms = {name: value for name, value in table.items() if name not in ("says", "kind")}
+    return Claim(table["says"], table.get("kind", ""), terms)
+
+
+def _check(figure: PublishedFigure, path: Path) -> None:
+    keys = [curve.key for curve in figure.curves]
+    if len(set(keys)) < len(keys):
+        raise ConfigError(f"{path}: two curves share a key: give each its own")
+    for measure in (*figure.y, *(name for curve in figure.curves for name in curve.y)):
+        if measure not in MEASURES:
+            raise unknown("measure", measure, MEASURES)
+    for claim in figure.claims:
+        for name in ("curve", "over"):
+            if name in claim.terms and claim.terms[name] not in keys:
+                raise unknown("curve", claim.terms[name], keys)
+    if path.stem != figure.id:
+        raise ConfigError(f"{path} calls itself {figure.id}: name the file like the figure")
+    for curve in figure.curves:
+        SystemConfig.from_dict({**figure.system, **curve.system})
+
+
+def _natural(name: str) -> tuple[str, str, int, str]:
+    digits = "".join(letter for letter in name.partition("-")[2] if letter.isdigit())
+    kind = name.partition("-")[2].rstrip("-knm").rstrip("0123456789")
+    return name.partition("-")[0], kind, int(digits or 0), name

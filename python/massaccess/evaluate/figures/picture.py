@@ -1,0 +1,84 @@
+"""The picture of a figure's result: one panel a measure, the paper's labels, 95 % bands."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from .definition import AXES, MEASURES, Curve, PublishedFigure
+
+LOGARITHMIC = ("ber", "aep", "seconds_per_frame", "loss")
+MARKERS = "osv^D<>Ph*X"
+OURS = {"jcedd": "black", "iterative-lmmse-ep": "dimgray"}  # the toolkit's default and the classical receiver beside it: drawn heavier
+Rows = Sequence[Mapping[str, Any]]
+
+
+def draw(figure: PublishedFigure, result: Mapping[str, Any], path: Path) -> Path:
+    """Writes the picture of ``result``, the document of `experiment.run`, as PNG."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    canvas = Figure(figsize=(6.2 * len(figure.y), 5.4), layout="constrained")
+    FigureCanvasAgg(canvas)
+    panels = canvas.subplots(1, len(figure.y), squeeze=False)[0]
+    for panel, measure in zip(panels, figure.y, strict=True):
+        _panel(panel, figure, measure, result["results"])
+    canvas.suptitle(
+        f"{figure.paper} {figure.figure}: {figure.title}\n{result['mode']} run: {result['extent']}", fontsize="medium", wrap=True
+    )
+    canvas.savefig(path, dpi=110)
+    return path
+
+
+def _panel(panel: Any, figure: PublishedFigure, measure: str, rows: Rows) -> None:
+    for index, curve in enumerate(figure.curves):
+        mine = [row for row in rows if row["curve"] == curve.key]
+        if measure in figure.panels(curve):
+            _curve(panel, measure, sorted(mine, key=lambda row: row["x"] or 0), _look(index, curve))
+    if measure in LOGARITHMIC:
+        panel.set_yscale("log")
+    panel.set(xlabel=AXES.get(figure.x, figure.x), ylabel=MEASURES[measure])
+    panel.grid(True, which="both", alpha=0.3)
+    if panel.get_legend_handles_labels()[0]:
+        panel.legend(fontsize="x-small")
+
+
+def _look(index: int, curve: Curve) -> dict[str, Any]:
+    ours = OURS.get(curve.receiver.rpartition("+")[2])
+    line = {"color": ours or f"C{index % 10}", "linestyle": "-" if index < 10 or ours else "--", "linewidth": 2.2 if ours else 1.3}
+    return {**line, "marker": MARKERS[index % len(MARKERS)], "label": curve.label}
+
+
+def _curve(panel: Any, measure: str, rows: Rows, look: Mapping[str, Any]) -> None:
+    """Points, with the upper end of the interval where no error was counted on a logarithmic axis; a flat curve is a level line."""
+    shown = [row for row in rows if row.get(measure) is not None]
+    if measure in LOGARITHMIC:
+        silent = [row for row in shown if row[measure] == 0 and row["x"] is not None]
+        panel.plot(
+            [row["x"] for row in silent],
+            [row[f"{measure}_ci95"][1] for row in silent],
+            color=look["color"],
+            marker=r"$\downarrow$",
+            linestyle="",
+        )
+        shown = [row for row in shown if row[measure] > 0]
+    if not shown:
+        return
+    band = [row.get(f"{measure}_ci95") or [row[measure]] * 2 for row in shown]
+    if shown[0]["x"] is None:
+        panel.axhline(shown[0][measure], **{**look, "marker": None, "linestyle": ":"})
+        panel.axhspan(*_above_zero(measure, [band[0]])[0], color=look["color"], alpha=0.1, linewidth=0)
+        return
+    x = [row["x"] for row in shown]
+    dense = {"marker": None} if len(x) > 40 else {"markersize": 4}
+    panel.plot(x, [row[measure] for row in shown], **{**look, **dense})
+    low, high = zip(*_above_zero(measure, band), strict=True)
+    panel.fill_between(x, low, high, color=look["color"], alpha=0.15, linewidth=0)
+
+
+def _above_zero(measure: str, band: Sequence[Sequence[float]]) -> list[tuple[float, float]]:
+    """Intervals that a logarithmic axis can show."""
+    floor = min((high for _, high in band), default=1.0) / 20 if measure in LOGARITHMIC else -math.inf
+    return [(max(low, floor), high) for low, high in band]

@@ -1,0 +1,253 @@
+"""Published figures: the files, the experiment, what is said of the claims."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from pathlib import Path
+
+import pytest
+
+from massaccess.errors import ConfigError, FormatError, UnknownNameError
+from massaccess.evaluate.figures import experiment
+from massaccess.evaluate.figures.claims import AGREES, DISAGREES, NOT_REACHED, UNCHECKED, judge
+from massaccess.evaluate.figures.definition import FOLDER, Claim, PublishedFigure, load, names, read
+from massaccess.evaluate.figures.experiment import Extent, check_receivers, jobs, run, training_rows
+from massaccess.evaluate.figures.picture import draw
+
+PAPERS = {"p0": ("4", "5", "6-k", "6-m", "6-n"), "p1": ("10", "11", "12", "13", "14", "15", "16"), "p2": ("2", "3", "4")}
+TINY = """
+id = "tiny"
+paper = "P1"
+figure = "Fig. 0"
+title = "two receivers"
+x = "snr_db"
+y = ["nmse_db", "ber", "accuracy", "seconds_per_frame"]
+
+[system]
+users = 3
+active_users = 3
+rows = 2
+columns = 2
+pilot_len = 4
+data_len = 6
+channel = "rayleigh"
+
+[quick]
+points = [0, 8]
+frames = 8
+slow_frames = 4
+note = "two rounds"
+
+[full]
+points = [0, 4, 8]
+frames = 16
+
+[[curve]]
+key = "a"
+label = "LMMSE"
+receiver = "lmmse-lmmse"
+
+[[curve]]
+key = "b"
+label = "EP"
+receiver = "iterative-lmmse-ep"
+options = { rounds = 9 }
+slow = true
+quick = { rounds = 2 }
+
+[[curve]]
+key = "c"
+label = "bound"
+receiver = "perfect-data-lmmse"
+system = { data_len = 12 }
+y = ["nmse_db"]
+flat = true
+
+[[curve]]
+key = "d"
+label = "left out of the quick run"
+receiver = "ls-zf"
+quick = false
+
+[[claim]]
+says = "EP needs less SNR than LMMSE."
+kind = "gain"
+curve = "b"
+over = "a"
+y = "ber"
+at = 1e-9
+
+[[claim]]
+says = "Both are beautiful."
+"""
+
+
+@pytest.fixture
+def tiny(tmp_path: Path) -> PublishedFigure:
+    path = tmp_path / "tiny.toml"
+    path.write_text(TINY)
+    return read(path)
+
+
+def test_every_figure_of_the_papers_is_there_and_reads() -> None:
+    wanted = {f"{paper}-fig{number}" for paper, numbers in PAPERS.items() for number in numbers} | {"p1-table2", "p1-table3"}
+    assert set(names()) == wanted
+    for name in names():
+        figure = load(name)
+        receivers = {curve.receiver.rpartition("+")[2] for curve in figure.curves}
+        assert figure.claims
+        assert {"jcedd", "iterative-lmmse-ep"} <= receivers or figure.x == "step"
+
+
+def test_the_registry_knows_every_receiver_and_option_of_the_figures() -> None:
+    assert [line for name in names() for line in check_receivers(load(name))] == []
+
+
+def test_claims_are_of_kinds_that_are_known() -> None:
+    for name in names():
+        for claim in load(name).claims:
+            assert judge(claim, [])[0] in (NOT_REACHED, UNCHECKED)
+
+
+def test_figures_that_are_alike_share_what_they_do_not_say() -> None:
+    first, second = load("p1-fig10"), load("P1-Fig11")
+    assert second.curves == first.curves
+    assert second.claims != first.claims
+    assert (second.system["channel"], second.system["users"]) == ("rayleigh", 12)
+
+
+def test_settings_options_and_places(tiny: PublishedFigure) -> None:
+    quick, full = jobs(tiny, Extent(device="cpu")), jobs(tiny, Extent(full=True, device="cpu"))
+    assert [(job.curve.key, job.x, job.campaign.frames) for job in quick] == [
+        ("a", 0, 8),
+        ("a", 8, 8),
+        ("b", 0, 4),
+        ("b", 8, 4),
+        ("c", None, 8),
+    ]
+    assert [job.campaign.options for job in (quick[2], full[3])] == [
+        {"iterative-lmmse-ep": {"rounds": 2}},
+        {"iterative-lmmse-ep": {"rounds": 9}},
+    ]
+    assert len(full) == 10
+    assert quick[1].campaign.points[0].snr_db == 8
+    assert quick[4].campaign.points[0].data_len == 12
+    few = jobs(tiny, Extent(frames=5, points=(3.0,), only=("ls-zf", "a"), full=True, device="cpu"))
+    assert [(job.curve.key, job.x, job.campaign.frames) for job in few] == [("a", 3, 5), ("d", 3, 5)]
+
+
+@pytest.mark.parametrize(("x", "x_value"), [("pilot_len", 5), ("rounds", 3), ("steps", 4), ("snr_users_db", 10)])
+def test_kinds_of_axes(tmp_path: Path, x: str, x_value: float) -> None:
+    path = tmp_path / "tiny.toml"
+    path.write_text(TINY.replace('x = "snr_db"', f'x = "{x}"').replace("points = [0, 8]", f"points = [{x_value}]"))
+    job = jobs(read(path), Extent(only=("b",), device="cpu"))[0]
+    config = job.campaign.points[0]
+    assert (config.pilot_len == 5) == (x == "pilot_len")
+    assert (job.campaign.options["iterative-lmmse-ep"]["rounds"] == 3) == (x == "rounds")
+    assert (job.campaign.steps == 4) == (x == "steps")
+    if x == "snr_users_db":
+        assert config.noise_var == pytest.approx(config.users / 10)
+
+
+def test_steps_of_receivers_with_two_samplers_are_those_of_the_channel() -> None:
+    """Every n_update channel steps come with n_x data steps, each of which asks whether time is up."""
+    figure = load("p1-fig15")
+    curve = dataclasses.replace(figure.curves[0], receiver="iterative-lmmse-ep")
+    job = experiment._campaign(figure, curve, 100, Extent(full=True, device="cpu"))
+    assert job.steps == 100 + 2 * 1500
+
+
+def test_end_to_end_with_picture_and_resume(tiny: PublishedFigure, tmp_path: Path, monkeypatch) -> None:
+    path, seen = tmp_path / "tiny.json", []
+    extent = Extent(device="cpu", seed=2)
+    whole = run(tiny, extent, path=path, on_job=lambda done, count, job: seen.append((done, count)))
+    assert seen == [(index, 5) for index in range(5)]
+    assert json.loads(path.read_text()) == whole
+    assert [row["curve"] for row in whole["results"]] == ["a", "a", "b", "b", "c"]
+    assert whole["results"][0]["accuracy"] == 1
+    assert whole["extent"] == "8 frames a point, 4 for the samplers; two rounds"
+    assert [claim["verdict"] for claim in whole["claims"]] == [NOT_REACHED, UNCHECKED]
+    picture = draw(tiny, whole, tmp_path / "tiny.png")
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    assert picture.stat().st_size > 20_000
+
+    path.write_text(json.dumps({**whole, "results": whole["results"][:3]}))
+    ran = []
+    monkeypatch.setattr(experiment, "_row", lambda job: ran.append((job.curve.key, job.x)) or whole["results"][len(ran) + 2])
+    again = run(tiny, extent, path=path, resume=True)
+    assert ran == [("b", 8), ("c", None)]
+    assert again["results"] == whole["results"]
+    ran.clear()
+    run(tiny, Extent(device="cpu", seed=2, frames=4, only=("a", "b")), path=path, resume=True)
+    assert [key for key, _ in ran] == ["a", "a"], "points of other settings are run again"
+
+
+def test_what_goes_wrong_is_said(tiny: PublishedFigure, tmp_path: Path) -> None:
+    with pytest.raises(UnknownNameError, match="p1-fig10"):
+        load("p9-fig1")
+    with pytest.raises(ConfigError, match="choose among a"):
+        jobs(tiny, Extent(only=("nobody",)))
+    with pytest.raises(ConfigError, match="massaccess train"):
+        run(load("p0-fig4"), Extent())
+    other = tmp_path / "other.json"
+    for text, says in (("{", "leave out --resume"), ('{"figure": "p1-fig10", "results": []}', "holds p1-fig10")):
+        other.write_text(text)
+        with pytest.raises(FormatError, match=says):
+            run(tiny, Extent(), path=other, resume=True)
+    with pytest.raises(FormatError, match="no training curves"):
+        training_rows(load("p0-fig4").curves[0], other)
+    for old, new in (
+        ('over = "a"', 'over = "z"'),
+        ('y = ["nmse_db"]', 'y = ["beauty"]'),
+        ("users = 3", "people = 3"),
+        ("frames = 8", "frame = 8"),
+        ('key = "b"', 'key = "a"'),
+    ):
+        path = tmp_path / "tiny.toml"
+        path.write_text(TINY.replace(old, new))
+        with pytest.raises((ConfigError, UnknownNameError)):
+            read(path)
+
+
+def test_a_training_is_drawn_from_its_curves(tmp_path: Path) -> None:
+    figure, path = load("p0-fig4"), tmp_path / "x.curves.json"
+    path.write_text(json.dumps({"loss": [{"step": step, "loss": 0.1 + math.exp(-step / 5)} for step in range(0, 100, 2)]}))
+    rows = training_rows(figure.curves[0], path)
+    result = experiment.document(figure, Extent(), rows)
+    assert [claim["verdict"] for claim in result["claims"]] == [AGREES, UNCHECKED]
+    assert draw(figure, result, tmp_path / "x.png").exists()
+
+
+def rows(**curves: dict[float, float]) -> list[dict]:
+    return [{"curve": key, "x": x, "ber": y, "nmse_db": y} for key, points in curves.items() for x, y in points.items()]
+
+
+@pytest.mark.parametrize(
+    ("kind", "terms", "curves", "verdict", "measured"),
+    [
+        ("gain", {"y": "ber", "at": 1e-3, "least": 3}, {"a": {0: 1e-2, 4: 1e-4}, "b": {4: 1e-2, 8: 1e-4}}, AGREES, "4.00"),
+        ("gain", {"y": "ber", "at": 1e-3, "least": 5}, {"a": {0: 1e-2, 4: 1e-4}, "b": {4: 1e-2, 8: 1e-4}}, DISAGREES, "4.00"),
+        ("gain", {"y": "ber", "at": 1e-6}, {"a": {0: 1e-2, 4: 0}, "b": {4: 1e-2, 8: 1e-4}}, NOT_REACHED, ""),
+        ("difference", {"y": "nmse_db", "least": 1}, {"a": {0: -3, 4: -9}, "b": {0: -1, 4: -7.5}}, AGREES, "1.50 to 2.00"),
+        ("difference", {"y": "nmse_db", "from": 4, "least": 1.6}, {"a": {0: -3, 4: -9}, "b": {0: -1, 4: -7.5}}, DISAGREES, "1.50"),
+        ("difference", {"y": "ber", "least": 9}, {"a": {0: 1e-3}, "b": {None: 1e-2}}, AGREES, "10.00"),
+        ("difference", {"y": "ber", "from": 9}, {"a": {0: 1e-3}, "b": {0: 1e-2}}, NOT_REACHED, ""),
+        ("value", {"y": "nmse_db", "most": -3}, {"a": {0: -3, 4: -9}, "b": {}}, AGREES, "-9.00 to -3.00"),
+        ("above", {"y": "ber"}, {"a": {0: 0.5, 1: 0.4}, "b": {0: 0.5, 1: 0.6}}, DISAGREES, "-0.20 to 0.00"),
+        ("settles", {"y": "nmse_db", "within": 0.5, "last": 9, "most": 5}, {"a": {1: 0, 3: -5, 5: -9.8, 9: -10}}, AGREES, "5.00"),
+        ("settles", {"y": "nmse_db", "within": 0.5, "last": 99}, {"a": {1: 0, 3: -5, 5: -9.8, 9: -10}}, NOT_REACHED, ""),
+        ("falls", {"y": "nmse_db"}, {"a": {1: 0, 3: -5, 5: -4}}, DISAGREES, "-5.00 to 1.00"),
+        ("value", {"y": "ber", "full": True}, {"a": {0: 0.5}}, NOT_REACHED, ""),
+        ("swing", {"y": "nmse_db", "most": 6}, {"a": {1: 0, 3: -5, 5: -4}}, AGREES, "5.00"),
+        ("early", {"y": "ber", "share": 0.25, "least": 0.5}, {"a": {0: 9, 1: 3, 2: 2, 3: 1.5, 4: 1}}, AGREES, "0.75"),
+    ],
+)
+def test_verdicts(kind: str, terms: dict, curves: dict, verdict: str, measured: str) -> None:
+    claim = Claim("says", kind, {"curve": "a", "over": "b", **terms})
+    assert judge(claim, rows(**curves), full=False) == (verdict, measured)
+
+
+def test_figure_files_are_all_of_the_folder() -> None:
+    assert {path.stem for path in FOLDER.glob("*.toml")} == set(names())
