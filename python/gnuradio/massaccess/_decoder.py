@@ -129,7 +129,7 @@ class Decoder(FrameBlock):
         if self._engine.fit and self._engine.fit.note and not self._noted:
             self._noted = True
             gr.logger(self.alias()).warn(self._engine.fit.note)
-        self._engine.start()
+        self._engine.start(self._stopped)
         return True
 
     def interrupt(self):

@@ -1,11 +1,14 @@
 """A receiver of the library behind a queue: entries in, answers out. Knows nothing of GNU Radio."""
 
+import itertools
 from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
 
 from ._queue import ESTIMATE, Entry, Side
+
+WARM_UP_STEPS = 32
 
 
 class Answer(NamedTuple):
@@ -52,8 +55,9 @@ class Engine:
         self._seed, self._max_batch, self._threads, self._device = seed, max_batch, threads, device
         self._warm_up = warm_up
 
-    def start(self):
-        """Once, in the thread that will decode. ``warm_up`` decodes a frame of noise, so that compiling does not cost the first frames."""
+    def start(self, stopped=lambda: False):
+        """Once, in the thread that will decode. ``warm_up`` decodes a frame of noise, so that compiling does not cost the first frames; a
+        receiver of many steps makes `WARM_UP_STEPS` of them, or fewer when ``stopped()``."""
         import torch
 
         if self._threads:
@@ -63,7 +67,12 @@ class Engine:
         self.population.pilots, self.population.constellation, self.population.framing.whitening  # made before the first frame
         if self._warm_up:
             noise = np.random.default_rng(0).standard_normal((self.config.frame_len * self.config.antennas, 2)).astype(np.float32)
-            self([Entry(0, Side(2.0, 0, 1.0), noise.view(np.complex64).ravel())])
+            steps = itertools.count()
+
+            def hurry():
+                return stopped() or next(steps) >= WARM_UP_STEPS
+
+            self([Entry(0, Side(2.0, 0, 1.0), noise.view(np.complex64).ravel())], hurry)
 
     def __call__(self, entries, hurry=None):
         """The answers to entries that share their side information; ``hurry()`` says whether time is up."""
