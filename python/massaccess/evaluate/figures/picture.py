@@ -11,7 +11,9 @@ from .definition import AXES, MEASURES, Curve, PublishedFigure
 
 LOGARITHMIC = ("ber", "aep", "seconds_per_frame", "loss")
 MARKERS = "osv^D<>Ph*X"
-OURS = {"jcedd": "black", "iterative-lmmse-ep": "dimgray"}  # the toolkit's default and the classical receiver beside it: drawn heavier
+OURS = {"jcedd": ("black", "-"), "iterative-lmmse-ep": ("dimgray", (0, (5, 2)))}
+"""The toolkit's default and the classical receiver beside it: broad, and under the others, which they often coincide with."""
+
 Rows = Sequence[Mapping[str, Any]]
 
 
@@ -47,8 +49,10 @@ def _panel(panel: Any, figure: PublishedFigure, measure: str, rows: Rows) -> Non
 
 def _look(index: int, curve: Curve) -> dict[str, Any]:
     ours = OURS.get(curve.receiver.rpartition("+")[2])
-    line = {"color": ours or f"C{index % 10}", "linestyle": "-" if index < 10 or ours else "--", "linewidth": 2.2 if ours else 1.3}
-    return {**line, "marker": MARKERS[index % len(MARKERS)], "label": curve.label}
+    look = {"marker": MARKERS[index % len(MARKERS)], "markerfacecolor": "none", "label": curve.label}
+    if ours:
+        return {"color": ours[0], "linestyle": ours[1], "linewidth": 3.0, "alpha": 0.6, "zorder": 1.5, **look}
+    return {"color": f"C{index % 10}", "linestyle": "-" if index < 10 else "--", "linewidth": 1.3, **look}
 
 
 def _curve(panel: Any, measure: str, rows: Rows, look: Mapping[str, Any]) -> None:
