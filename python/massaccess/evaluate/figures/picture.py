@@ -10,6 +10,7 @@ from typing import Any
 from .definition import AXES, MEASURES, Curve, PublishedFigure
 
 LOGARITHMIC = ("ber", "aep", "seconds_per_frame", "loss")
+ENOUGH = 100  # errors, from which a rate's marker is filled
 MARKERS = "osv^D<>Ph*X"
 OURS = {"jcedd": ("black", "-"), "iterative-lmmse-ep": ("dimgray", (0, (5, 2)))}
 """The toolkit's default and the classical receiver beside it: broad, and under the others, which they often coincide with."""
@@ -22,14 +23,14 @@ def draw(figure: PublishedFigure, result: Mapping[str, Any], path: Path) -> Path
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    canvas = Figure(figsize=(6.2 * len(figure.y), 5.4), layout="constrained")
+    canvas = Figure(figsize=(6.2 * len(figure.y), 6.4), layout="constrained")
     FigureCanvasAgg(canvas)
     panels = canvas.subplots(1, len(figure.y), squeeze=False)[0]
     for panel, measure in zip(panels, figure.y, strict=True):
         _panel(panel, figure, measure, result["results"])
-    canvas.suptitle(
-        f"{figure.paper} {figure.figure}: {figure.title}\n{result['mode']} run: {result['extent']}", fontsize="medium", wrap=True
-    )
+    counts = f"\nerror rates: filled from {ENOUGH} errors on; arrow: no error, 95 % limit" if {"ber", "aep"} & {*figure.y} else ""
+    head = f"{figure.paper} {figure.figure}: {figure.title}\n{result['mode']} run: {result['extent']}{counts}"
+    canvas.suptitle(head, fontsize="small" if len(figure.y) > 1 else "x-small", wrap=True)
     canvas.savefig(path, dpi=110)
     return path
 
@@ -44,7 +45,7 @@ def _panel(panel: Any, figure: PublishedFigure, measure: str, rows: Rows) -> Non
     panel.set(xlabel=AXES.get(figure.x, figure.x), ylabel=MEASURES[measure])
     panel.grid(True, which="both", alpha=0.3)
     if panel.get_legend_handles_labels()[0]:
-        panel.legend(fontsize="x-small")
+        panel.legend(fontsize="x-small", loc="upper center", bbox_to_anchor=(0.5, -0.11), ncols=2)
 
 
 def _look(index: int, curve: Curve) -> dict[str, Any]:
@@ -78,6 +79,10 @@ def _curve(panel: Any, measure: str, rows: Rows, look: Mapping[str, Any]) -> Non
     x = [row["x"] for row in shown]
     dense = {"marker": None} if len(x) > 40 else {"markersize": 4}
     panel.plot(x, [row[measure] for row in shown], **{**look, **dense})
+    counted = [row for row in shown if row.get(f"{measure}_errors", 0) >= ENOUGH]
+    if counted and measure in LOGARITHMIC:
+        dots = {"color": look["color"], "marker": look["marker"], "markersize": 4, "linestyle": ""}
+        panel.plot([row["x"] for row in counted], [row[measure] for row in counted], **dots)
     low, high = zip(*_above_zero(measure, band), strict=True)
     panel.fill_between(x, low, high, color=look["color"], alpha=0.15, linewidth=0)
 
