@@ -3,6 +3,7 @@
 #   run.sh                          all of them
 #   run.sh "p1-fig10 p2-fig2"       some
 #   run.sh "p1-fig10" --full --device cuda
+#   WEIGHTS=p0-refinenet-small.safetensors run.sh p0-fig5      with the curve of that network (massaccess train p0-refinenet-small)
 # CURVES names the .curves.json of a training (massaccess train p0-refinenet-small): P0's Fig. 4 needs it, and is left out without.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
@@ -14,7 +15,7 @@ for id in $figures; do
         if [ -n "${CURVES:-}" ]; then massaccess figure "$id" --curves "$CURVES" --out "$here/$id"; fi
         continue
     fi
-    massaccess figure "$id" --out "$here/$id" --resume "$@"
+    massaccess figure "$id" --out "$here/$id" --resume --weights "${WEIGHTS:-}" "$@"
 done
 
 python "$here/../figures.py" "$here"
