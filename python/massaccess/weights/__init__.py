@@ -54,8 +54,9 @@ def choose(name: str, obs: Observation, *, index: Path = INDEX) -> ChannelPrior:
     """The channel prior called ``name`` for the situation of ``obs``, on its device and in its precision.
 
     "gaussian": the closed form with ``obs.channel_cov``. A name of `available`, or a weights file: that network or mixture, whatever
-    the covariance (UnknownNameError, ConfigError, FormatError; ShapeError when it is for another array). "auto": the first weights that ship for an array
-    of this size and a covariance within `LARGEST_DISTANCE`, otherwise Gaussian; `explain` says why, nothing is printed here.
+    the covariance (UnknownNameError, ConfigError, FormatError; ShapeError when it is for another array). "auto": the first weights that
+    ship for an array of this size and a covariance within `LARGEST_DISTANCE`, otherwise Gaussian; `explain` says why, nothing is printed
+    here.
     """
     trained = _select(name, obs, index)[0]
     if trained is None:

@@ -1,7 +1,7 @@
 """The weights file: safetensors, with one JSON document in its header. Nothing is ever unpickled.
 
-Tensors: ``network.*`` (the trained state, which a network with a method ``verify()`` checks itself), ``covariance`` [M M 2] (E[h h^H] of the
-training channels, real and imaginary parts) and ``calibration`` [S 1+M] (noise variances, rising, and the error variance of each beam
+Tensors: ``network.*`` (the trained state, which a network with a method ``verify()`` checks itself), ``covariance`` [M M 2] (E[h h^H] of
+the training channels, real and imaginary parts) and ``calibration`` [S 1+M] (noise variances, rising, and the error variance of each beam
 there); the last two for rows only.
 """
 
