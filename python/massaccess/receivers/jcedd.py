@@ -63,7 +63,7 @@ class LearnedEp:
         slots = Selection.of(active)
         answer = self._receive(obs, slots, choose(self.weights, obs))
         fallback = ~(answer.residual < LARGEST_RESIDUAL)
-        if not answer.closed and bool(fallback.any()):
+        if not answer.closed and not answer.cut and bool(fallback.any()):
             answer, fallback = self._second_try(obs, slots, answer, fallback)
         return slots.estimate(
             active.to(obs.pilot_rx.real.dtype),
@@ -91,7 +91,7 @@ class LearnedEp:
         better = ~(first.residual[failed] <= second.residual)
         won = failed.clone()
         won[failed] = better
-        return first.put(won, second.take(better)), won
+        return replace(first.put(won, second.take(better)), evaluations=first.evaluations), won  # the Gaussian prior evaluates nothing
 
     def _receive(self, obs: Observation, slots: Selection, prior: ChannelPrior) -> Answer:
         link = Link.of(obs, slots, prior.beams)
@@ -131,7 +131,7 @@ class LearnedEp:
         channel = settled.channel
         symbols = link.detect(self.final, channel)
         rows = link.beams.back(channel.mean)
-        residual = unexplained(link, channel, symbols)
+        residual = unexplained(link, channel, symbols).masked_fill(settled.mismatch.isnan(), torch.inf)
         return Answer(rows, channel.error.mean(-1), symbols, residual, settled.mismatch, settled.evaluations, settled.exchange.closed, cut)
 
 
@@ -169,24 +169,34 @@ class Exchange:
         return combine(rx, sent, noise_var=noise_var, known=self.message, present=self.link.present)
 
     def evaluate(self, posterior: ChannelEstimate, damping: float = 1.0) -> Exchange:
-        """One evaluation of the prior on the cavity of ``posterior``; users' gains are divided out before and put back after it."""
+        """One evaluation of the prior on the cavity of ``posterior``; users' gains are divided out before and put back after it. Users of
+        whom the prior says nothing finite keep what was received, and their frame's mismatch is NaN."""
         if self.closed:
             return replace(self, channel=posterior)
-        seen, gain = cavity(posterior, self.message), torch.where(self.link.present, self.link.gain, 1)[..., None]
+        here = self.link.present[..., None]
+        known = ChannelEstimate(posterior.mean, torch.where(here, posterior.error, self.message.error))  # an empty slot is sure of its zero
+        seen, gain = cavity(known, self.message), torch.where(here, self.link.gain[..., None], 1)
         mean, error = self.prior.in_beams(seen.mean / gain.sqrt(), seen.error / gain)
         found = ChannelEstimate(mean * gain.sqrt(), error * gain)
         taken, due = misfit(found, seen)
-        here = self.link.present
-        mismatch = (taken * here).sum(1) / (due * here).sum(1).clamp_min(1e-6)
-        found = distrusted(found, seen, taken / due)
+        lost = here & ~(taken.isfinite()[..., None] & (found.error > 0).all(-1, keepdim=True))
+        taken, due = (torch.where(here[..., 0], value, 0) for value in (taken, due))
+        mismatch = (taken.sum(1) / due.sum(1).clamp_min(1e-6)).masked_fill(lost.any((1, 2)), torch.nan)
+        found = either(lost | ~here, seen, distrusted(found, seen, taken / due.clamp_min(1e-6)))
         message = next_message(found, seen)
         message = message if self.evaluations == 0 else damped(message, self.message, damping)
+        message, found = either(here, message, self.message), ChannelEstimate(found.mean * here, found.error * here)
         return replace(self, message=message, channel=found, mismatch=mismatch, evaluations=self.evaluations + 1)
 
     def take(self, rows: Tensor) -> Exchange:
         """The frames that ``rows`` (indices or a mask) picks."""
         parts = {"message": self.message.take(rows), "channel": self.channel.take(rows), "mismatch": self.mismatch[rows]}
         return replace(self, link=self.link.take(rows), **parts)  # type: ignore[arg-type]
+
+
+def either(mask: Tensor, first: ChannelEstimate, second: ChannelEstimate) -> ChannelEstimate:
+    """``first`` where ``mask`` (broadcasts) is true, otherwise ``second``."""
+    return ChannelEstimate(torch.where(mask, first.mean, second.mean), torch.where(mask, first.error, second.error))
 
 
 def misfit(found: ChannelEstimate, seen: ChannelEstimate) -> tuple[Tensor, Tensor]:
