@@ -129,7 +129,7 @@ def test_a_dead_beam_stays_possible():
 def test_buffers_survive_double_precision_and_a_state(generator):
     network = stirred()
     x, noise = complex_normal(3, ROWS * COLUMNS, generator=generator), torch.full((3,), 0.3)
-    mean, error = network(x, noise)
+    mean, _ = network(x, noise)
     assert float(network.basis.imag.abs().max()) > 0.1
     other = GatedDenoiser(ROWS, COLUMNS, stages=2, hidden=16)
     other.load_state_dict(network.state_dict())

@@ -264,7 +264,7 @@ def test_cuda_gives_the_answer_of_the_cpu(prior, plant):
 
 
 def test_frames_that_leave_early_change_nothing_for_the_others(plant):
-    frame, obs = received(SMALL.replace(snr_db=6.0), sector_channels(24, 6))
+    _, obs = received(SMALL.replace(snr_db=6.0), sector_channels(24, 6))
     plant(sectors())
     whole = create("learned-ep")(obs)
     assert len(whole.info["evaluations"].unique()) > 2
