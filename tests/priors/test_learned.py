@@ -139,6 +139,7 @@ def test_moments_are_those_of_the_beams():
     torch.testing.assert_close(beams.into(mean), inside, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(var, error.mean(1))
     assert var.shape == (4,)
+    torch.testing.assert_close(mean, Soft()(x, sigma.square())[0], rtol=1e-4, atol=1e-5)  # the network works on antennas
 
 
 def test_any_number_of_axes():

@@ -269,7 +269,7 @@ def test_frames_that_leave_early_change_nothing_for_the_others(plant):
     whole = create("learned-ep")(obs)
     assert len(whole.info["evaluations"].unique()) > 2
     assert whole.info["nfe"] == pytest.approx(float(whole.info["evaluations"].double().mean()))
-    for index in range(0, 24, 3):
+    for index in range(24):
         one = slice(index, index + 1)
         alone = create("learned-ep")(dataclasses.replace(obs, pilot_rx=obs.pilot_rx[one], data_rx=obs.data_rx[one]))
         assert int(alone.info["evaluations"]) == int(whole.info["evaluations"][index])

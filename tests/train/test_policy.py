@@ -37,6 +37,13 @@ def channels(seed: int, count: int = 256) -> Tensor:
     return complex_normal(count, BEAMS, generator=generator(seed, "channels")) * torch.linspace(0.2, 1.8, BEAMS).sqrt()
 
 
+def leaning(network: nn.Module, policy: Policy, draws: int = 60) -> float:
+    """How far the noise of a row leans towards its channel: minus a share of it where the prior was heard already."""
+    found = [rows(network, channels(seed), policy, generator=generator(seed, "policy")) for seed in range(draws)]
+    total = sum(((x - clean) * clean.conj() / noise_var).real.sum() for x, noise_var, clean in found)
+    return float(total / sum((clean.abs().square() / noise_var).sum() for _, noise_var, clean in found))
+
+
 def surprise(network: nn.Module, policy: Policy, draws: int = 60) -> Tensor:
     """Squared error over stated variance, the mean of each beam."""
     ratios = []
@@ -53,6 +60,7 @@ def test_rows_are_as_noisy_as_they_say(with_data, iterations):
     ratio = surprise(Exact(), policy)
     assert float(ratio.mean()) == pytest.approx(1, abs=0.04), ratio
     assert bool(((ratio > 0.85) & (ratio < 1.15)).all()), ratio
+    assert abs(leaning(Exact(), policy)) < 0.01
 
 
 def test_a_network_that_claims_too_much_sees_what_comes_of_it():
