@@ -18,6 +18,9 @@ CURVES = {  # picture -> (result file, x axis, y axis, title)
     "coherent-rayleigh-nmse": ("coherent-rayleigh", "snr_db", "nmse_db", "Channel estimation, Rayleigh, 12 users, 15 + 50 symbols"),
     "coherent-uma-nmse": ("coherent-uma", "snr_db", "nmse_db", "Channel estimation, 38.901 UMa NLOS, 12 users, 15 + 50 symbols"),
     "coherent-uma-ber": ("coherent-uma", "snr_db", "ber", "Data detection, 38.901 UMa NLOS, 12 users, 15 + 50 symbols"),
+    "snr-nmse": ("snr", "snr_db", "nmse_db", "Channel estimation, 38.901 UMa NLOS, 12 users, 15 + 50 symbols"),
+    "snr-ber": ("snr", "snr_db", "ber", "Data detection, 38.901 UMa NLOS, 12 users, 15 + 50 symbols"),
+    "perfect-data": ("perfect-data", "snr_db", "nmse_db", "Channel estimation, all 65 symbols known, 38.901 UMa NLOS, 12 users"),
 }
 LABELS = {
     "pilots": "pilot symbols",
@@ -32,6 +35,7 @@ RATES = ("aep", "p_md", "p_fa", "ber", "fer")
 def main(folder: Path) -> None:
     """Writes RESULTS.md and the pictures into ``folder``."""
     documents = {path.stem: json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))}
+    denoised = [line for document in documents.values() for line in denoising(document)]
     documents = {name: streamed(document) for name, document in documents.items() if "results" in document}
     lines = [
         "# Results",
@@ -43,10 +47,24 @@ def main(folder: Path) -> None:
         lines += [f"## {name}", "", describe(document), ""]
         lines += [f"![{title}]({picture}.png)\n" for picture, (source, _, _, title) in CURVES.items() if source == name]
         lines += [*table(document["results"]), ""]
-    (folder / "RESULTS.md").write_text("\n".join(lines))
+    (folder / "RESULTS.md").write_text("\n".join([*lines, *denoised]))
     for picture, (source, x, y, title) in CURVES.items():
         if source in documents:
             draw(documents[source]["results"], x, y, title, folder / f"{picture}.png")
+
+
+def denoising(document: dict[str, Any]) -> list[str]:
+    """The table of `jcedd/denoising.py`: NMSE in dB, a row per prior and channel, a column per SNR."""
+    rows = document.get("denoising", [])
+    levels = list(dict.fromkeys(row["snr_db"] for row in rows))
+    lines = ["## denoising", "", f"NMSE [dB] in white noise, seed {document.get('seed')}, at SNR:", ""] if rows else []
+    lines += ["| prior | channel | channels | " + " | ".join(f"{level:g} dB" for level in levels) + " | ms/row |"] if rows else []
+    lines += ["|" + "---|" * (4 + len(levels))] if rows else []
+    for key in dict.fromkeys((row["prior"], row["channel"]) for row in rows):
+        mine = [row for row in rows if (row["prior"], row["channel"]) == key]
+        cells = [*key, str(mine[0]["channels"]), *(f"{row['nmse_db']:.2f}" for row in mine), f"{mine[-1]['ms_per_row']:.3f}"]
+        lines.append("| " + " | ".join(cells) + " |")
+    return [*lines, ""] if rows else []
 
 
 def streamed(document: dict[str, Any]) -> dict[str, Any]:
@@ -84,11 +102,21 @@ def table(rows: list[dict[str, Any]]) -> list[str]:
     """Markdown lines: one row per receiver and point, only the columns that were measured."""
     rates = [name for name in RATES if any(row[name] is not None for row in rows)]
     nmse = any(row["nmse_db"] is not None for row in rows)
-    heads = ["receiver", "SNR [dB]", "pilots", *rates, *(["NMSE [dB]"] if nmse else []), "ms/frame"]
+    evaluated = any(row.get("nfe") for row in rows)
+    heads = [
+        "receiver",
+        "SNR [dB]",
+        "pilots",
+        *rates,
+        *(["NMSE [dB]"] if nmse else []),
+        *(["evaluations"] if evaluated else []),
+        "ms/frame",
+    ]
     lines = ["| " + " | ".join(heads) + " |", "|" + "---|" * len(heads)]
     for row in rows:
         cells = [row["receiver"], f"{row['snr_db']:g}", str(row["pilots"]), *(rate(row, name) for name in rates)]
         cells += [_decibels(row)] if nmse else []
+        cells += [f"{row.get('nfe', 0):.1f}"] if evaluated else []
         lines.append("| " + " | ".join([*cells, f"{1e3 * row['seconds_per_frame']:.2f}"]) + " |")
     return lines
 

@@ -168,6 +168,20 @@ def create(name: str, **options: Any) -> Any:
     return _class("receivers.two_stage:TwoStage")(create(first, **detector_options), coherent)
 
 
+def takes(name: str, option: str) -> bool:
+    """Whether the receiver called ``name``, or of a joined one its coherent part, has an option of that name.
+
+    >>> takes("jcedd", "weights"), takes("covariance+ls-zf", "weights")
+    (True, False)
+    """
+    found, (_, plus, second) = entry(name), name.partition("+")
+    if plus:
+        return takes(second, option)
+    if ":" not in found.target:
+        return takes(found.target, option)
+    return option in {item.name for item in dataclasses.fields(_class(found.target))} - set(found.parts)
+
+
 def _build(found: Entry, options: Mapping[str, Any], name: str) -> Any:
     made = {key: _part(value) for key, value in found.parts.items()}
     known = {item.name: item.default for item in dataclasses.fields(_class(found.target)) if item.name not in made}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 import types
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 import torch
@@ -32,6 +32,24 @@ class Energetic:
 
 
 @dataclass(frozen=True)
+class Patient:
+    """Makes ``steps`` steps of ``seconds`` each, unless time is up, and then answers like `Energetic`."""
+
+    steps: int = 10**6
+    seconds: float = 0.01
+    each: bool = False
+
+    def __call__(self, obs, *, generator=None):
+        cut = False
+        for _ in range(self.steps):
+            if cut := obs.late:
+                break
+            time.sleep(self.seconds)
+        told = torch.arange(obs.frames) < 1 if self.each else cut
+        return replace(Energetic()(obs, generator=generator), info={"cut": told})
+
+
+@dataclass(frozen=True)
 class Poisoned:
     """Raises at the first frame."""
 
@@ -41,11 +59,11 @@ class Poisoned:
 
 @pytest.fixture(autouse=True)
 def misbehaving(monkeypatch):
-    """The registry knows "energetic" and "poisoned" as well."""
+    """The registry knows "energetic", "patient" and "poisoned" as well."""
     module = types.ModuleType("massaccess._fakes")
-    module.Energetic, module.Poisoned = Energetic, Poisoned
+    module.Energetic, module.Patient, module.Poisoned = Energetic, Patient, Poisoned
     monkeypatch.setitem(sys.modules, "massaccess._fakes", module)
-    for name in ("Energetic", "Poisoned"):
+    for name in ("Energetic", "Patient", "Poisoned"):
         monkeypatch.setitem(RECEIVERS, name.lower(), Entry(f"_fakes:{name}", "joint", "", ""))
 
 

@@ -9,8 +9,10 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+from massaccess import weights
 from massaccess.cli import doctor, group
 from massaccess.cli.doctor import Finding, companion, companion_paths, examine, flowgraphs, gnuradio, yml_folder
+from massaccess.networks import build
 
 
 def test_this_installation_is_sound(massaccess, tmp_path: Path) -> None:
@@ -51,6 +53,26 @@ def test_a_check_that_breaks_is_a_finding() -> None:
     (finding,) = examine((torn,))
     assert (finding.level, finding.topic) == ("FAIL", "torn")
     assert "no such thing" in finding.text
+
+
+def ships(monkeypatch: pytest.MonkeyPatch, path: Path, sha256: str) -> None:
+    monkeypatch.setattr(weights, "available", lambda: {"toy": weights.Shipped("toy", path, sha256, "a toy")})
+
+
+def test_weights_that_ship_are_checked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    config = {"width": 8, "multipliers": [1], "depth": 1}
+    path = weights.save(tmp_path / "toy.safetensors", build("refinenet", config), weights.Header("refinenet", config, kind="matrix"))
+    sha256 = weights.load(path).sha256
+    ships(monkeypatch, path, sha256)
+    (finding,) = doctor.weights()
+    assert (finding.level, finding.text) == ("OK", f"toy: refinenet for any array, sha256 {sha256[:16]}")
+    ships(monkeypatch, path, "0" * 64)
+    (finding,) = doctor.weights()
+    assert finding.level == "FAIL" and "not the file that shipped" in finding.text and "install" in finding.cure
+    path.write_bytes(path.read_bytes()[:-1])
+    ships(monkeypatch, path, sha256)
+    (finding,) = doctor.weights()
+    assert finding.level == "FAIL" and "not a whole safetensors file" in finding.text
 
 
 RADIO = {"version": "3.10", "prefix": "/usr", "numpy": "1.24", "grc_paths": ["", ""], "package": "here", "blocks": {}}

@@ -118,3 +118,17 @@ def test_a_missing_gpu_is_said(monkeypatch) -> None:
 
 def test_bad_numbers_are_usage_errors() -> None:
     assert "0,5,10" in run(*SMALL, "--receivers", "jcedd", "--snr-db", "5;10", code=2)
+
+
+def test_why_no_trained_prior_is_used_is_said_once_on_standard_error(monkeypatch, capsys) -> None:
+    def evaluate(*arguments: str) -> tuple[str, str]:
+        line = ["massaccess", "evaluate", *SMALL, "--channel", "kronecker", "--frames", "2", "--snr-db", "5,10", *arguments]
+        monkeypatch.setattr("sys.argv", line)
+        main()
+        return capsys.readouterr()
+
+    out, err = evaluate("--receivers", "jcedd,covariance+learned-ep", "--json", "-")
+    assert err.count("massaccess: warning: no weights ship for ") == 1
+    assert json.loads(out)
+    for quiet in (("--receivers", "jcedd", "--option", "jcedd.weights=gaussian"), ("--receivers", "covariance+ls-zf")):
+        assert "warning" not in evaluate(*quiet)[1]

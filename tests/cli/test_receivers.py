@@ -37,3 +37,10 @@ def test_unknown_kind_lists_the_known() -> None:
     answer = CliRunner().invoke(group, ["receivers", "--kind", "magic"])
     assert answer.exit_code == 2
     assert next(iter(RECEIVERS.values())).kind in answer.output
+
+
+def test_receivers_with_a_trained_prior_are_marked() -> None:
+    rows = {row["name"]: row["weights"] for row in json.loads(invoke("--json", "-"))["receivers"]}
+    assert rows["jcedd"] and rows["learned-ep"] and not rows["covariance"] and not rows["perfect-csi-ep"]
+    shown = invoke()
+    assert "jcedd†" in shown and "see `massaccess weights`" in " ".join(shown.split())

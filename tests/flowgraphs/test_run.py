@@ -101,6 +101,16 @@ def test_options_override_the_file(massaccess, tmp_path):
     assert "adc_bits" not in found["config"]
 
 
+def test_a_deadline_and_weights_are_told(massaccess):
+    slow = (*SMALL, "--frames", "8", "--max-batch", "4", "--weights", "gaussian")
+    found = document(massaccess("run", *slow, "--json", "-"))["flowgraph"]
+    assert (found["cut"], found["weights"], found["weights_hash"]) == (0, "gaussian", "")
+    hurried = massaccess("run", *slow, "--deadline-ms", "0.001", "--json", "-")
+    assert document(hurried)["flowgraph"]["cut"] == 8
+    shown = massaccess("run", *slow, "--deadline-ms", "0.001").stdout
+    assert "cut short by the deadline" in shown and "8 frames" in shown
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_run_gives_what_it_has(tmp_path, number):
     """The signal comes once the recording has begun, so frames are flowing."""
@@ -124,6 +134,8 @@ def test_an_interrupted_run_gives_what_it_has(tmp_path, number):
     [
         (("run", "--receiver", "nope"), "unknown receiver 'nope'"),
         (("run", "--receiver", "perfect-csi-zf"), "is a genie"),
+        (("run", "--weights", "nope"), "unknown weights 'nope'"),
+        (("run", "--receiver", "covariance+ls-zf", "--weights", "gaussian"), "no weights to choose"),
         (("run", "--users", "0"), "users is 0"),
         (("run", "--channel", "ether"), "unknown channel"),
         (("run", "--record", "nowhere/air"), "nowhere is no folder"),

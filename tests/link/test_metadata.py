@@ -25,7 +25,8 @@ EVERYTHING = Metadata(
     calibration="roof-3",
     receiver="jcedd",
     version="0.1.0",
-    weights="ab" * 32,
+    weights="uma-gate",
+    weights_hash="ab" * 8,
 )
 
 
@@ -90,6 +91,8 @@ def test_numpy_numbers_are_numbers():
         ("receiver", "a\x00b"),
         ("receiver", "a" * 257),
         ("weights", b"ab"),
+        ("weights_hash", "ab" * 32),
+        ("weights_hash", "no hash of these"),
     ],
 )
 def test_what_cannot_be_is_refused_by_name(field, value):

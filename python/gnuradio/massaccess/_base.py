@@ -112,6 +112,8 @@ def run(tb, *, on_tick=None, tick_seconds=0.1):
                 on_tick()
                 deadline = time.monotonic() + tick_seconds
     finally:
+        for block in _frame_blocks(tb):
+            block.interrupt()
         tb.stop()
         _unlock(tb)
         if not waiting:
@@ -230,6 +232,9 @@ class FrameBlock(gr.basic_block):
         FrameBlock.alive.add(self)
         self._failed = False
         self._next_frame = [0] * len(in_sig or [])
+
+    def interrupt(self):
+        """Called by `run`, in its thread, when the flowgraph is to stop: GNU Radio tells a block only after its work has returned."""
 
     def forecast(self, noutput_items, ninputs):
         """One item on every input is enough to work: no batch is ever waited for, and none is spun on."""

@@ -15,6 +15,7 @@ import pmt
 from gnuradio import gr
 
 from ._base import FrameBlock, guarded, item, item_bytes, system, to_dict_pmt
+from ._budget import Budget
 from ._engine import Engine
 from ._queue import ESTIMATE, OVERFLOW, STALL_SECONDS, Entry, FrameQueue, Side
 
@@ -63,7 +64,8 @@ class Intake(FrameBlock):
         return True
 
     def stop(self):
-        self._queue.close()
+        """At the end of the frames, or of the flowgraph: then nobody waits for what is being decoded."""
+        self._queue.close(stopped=not self.detail().done())
         return True
 
     def _told(self, count):
@@ -107,24 +109,31 @@ class Intake(FrameBlock):
 class Decoder(FrameBlock):
     """Takes batches out of the queue and emits the answers, one item a frame; counts, digests, and publishes PDUs."""
 
-    def __init__(self, queue, engine, intake, outputs, max_batch):
+    def __init__(self, queue, engine, intake, outputs, max_batch, deadline_ms):
         super().__init__("massaccess_decoder", out_sig=outputs)
         for port in range(len(outputs)):
             self.set_min_output_buffer(port, 2 * max_batch)
         self._queue, self._engine, self._intake = queue, engine, intake
         self._pending = deque()
         self._digest = hashlib.sha256()
-        self._frames = self._active = self._packets = 0
+        self._deadline = deadline_ms / 1e3
+        self._frames = self._active = self._packets = self._cut = 0
         self._seconds = 0.0
         self._published = time.monotonic()
-        self._signed = self._warned = False
+        self._signed = self._warned = self._noted = False
         for port in ("packets", "active", "stats"):
             self.message_port_register_out(pmt.intern(port))
 
     @guarded(result=True)
     def start(self):
-        self._engine.start()
+        if self._engine.fit and self._engine.fit.note and not self._noted:
+            self._noted = True
+            gr.logger(self.alias()).warn(self._engine.fit.note)
+        self._engine.start(self._stopped)
         return True
+
+    def interrupt(self):
+        self._queue.close(stopped=True)
 
     def stop(self):
         self._queue.close()
@@ -137,9 +146,9 @@ class Decoder(FrameBlock):
             if batch is None:
                 self._publish_stats()
                 return -1
-            if batch:
-                self._decode(batch)
-                self._warn_of_stalls()
+            if batch and not self._decode(batch):
+                return -1
+            self._warn_of_stalls()
             if time.monotonic() - self._published > STATS_SECONDS:
                 self._publish_stats()
         return self._emit(output_items)
@@ -148,11 +157,14 @@ class Decoder(FrameBlock):
         """Counters so far; ``seconds`` is time spent in the receiver, ``queue`` what waits now."""
         return {
             "receiver": self._engine.name,
+            "weights": self._engine.fit.weights if self._engine.fit else "",
+            "weights_hash": self._engine.fit.digits if self._engine.fit else "",
             "frames": self._frames,
             "active": self._active,
             "packets": self._packets,
             "dropped": self._queue.dropped,
             "rejected": self._intake.rejected,
+            "cut": self._cut,
             "stalls": self._queue.stalls,
             "queue": len(self._queue),
             "seconds": self._seconds,
@@ -163,13 +175,21 @@ class Decoder(FrameBlock):
         return self._digest.hexdigest()
 
     def _decode(self, batch):
-        runs = [batch] if batch[0].side.gain is None else [[entry] for entry in batch]  # a gain belongs to one frame
-        for run in runs:
-            began = time.perf_counter()
-            answer = self._engine(run)
+        """Whether the batch was decoded: one that a stop cut short goes back, and a flowgraph that starts again decodes it in full."""
+        step = len(batch) if batch[0].side.gain is None else 1  # a gain belongs to one frame
+        for first in range(0, len(batch), step):
+            run, began = batch[first : first + step], time.perf_counter()
+            answer = self._engine(run, Budget(len(run) * self._deadline, self._stopped))
             self._seconds += time.perf_counter() - began
+            if answer.cut and self._stopped():
+                self._queue.put_back(batch[first:])
+                return False
             self._count(answer)
             self._pending.append((0, answer))
+        return True
+
+    def _stopped(self):
+        return self._queue.stopped
 
     def _warn_of_stalls(self):
         """A source that is slow, or held up by a full buffer, makes batches short: answers of receivers that draw then depend on it."""
@@ -182,6 +202,7 @@ class Decoder(FrameBlock):
     def _count(self, answer):
         self._frames += len(answer.frames)
         self._active += int(answer.active.sum())
+        self._cut += answer.cut
         if answer.ok is not None:
             self._packets += int(answer.ok.sum())
         packed = np.packbits(answer.active, axis=1)
@@ -220,9 +241,13 @@ class Decoder(FrameBlock):
         """Tags the first answer with what made it."""
         from massaccess import __version__
 
+        told = {"receiver": self._engine.name, "version": __version__}
+        if self._engine.fit:
+            told["weights"] = self._engine.fit.weights
+            told |= {"weights_hash": self._engine.fit.digits} if self._engine.fit.digits else {}
         for port in range(ports):
-            self.tag(port, 0, "receiver", self._engine.name)
-            self.tag(port, 0, "version", __version__)
+            for key, value in told.items():
+                self.tag(port, 0, key, value)
 
     def _publish_packets(self, answer):
         port = pmt.intern("packets")
@@ -263,9 +288,11 @@ def build(
     adc_bits,
     adc_scale,
     channel_cov,
+    weights,
     max_batch,
     overflow,
     queue_frames,
+    deadline_ms,
     seed,
     threads,
     device,
@@ -281,6 +308,8 @@ def build(
             raise ConfigError(f"{what} is {value}: it counts frames, pass 1 or more")
     check_side("noise_var", noise_var, estimate=True)
     check_side("adc_scale", adc_scale)
+    if not (math.isfinite(deadline_ms) and deadline_ms >= 0):
+        raise ConfigError(f"deadline_ms is {deadline_ms}: pass the milliseconds that a frame may take, or 0 for no deadline")
     config = system(**values, adc_bits=adc_bits)
     engine = Engine(
         name,
@@ -288,11 +317,12 @@ def build(
         config=config,
         activity_only=activity_only,
         channel_cov=channel_cov,
+        weights=weights,
         seed=seed,
         max_batch=max_batch,
         threads=threads,
         device=device,
-        warm_up=overflow != "block",
+        warm_up=overflow != "block" or deadline_ms > 0,
     )
     outputs = [item(np.float32, config.users)]
     if not activity_only:
@@ -303,4 +333,4 @@ def build(
     queue = FrameQueue(queue_frames, max_batch, overflow)
     samples = item(np.complex64, config.frame_len, config.antennas)
     intake = Intake(queue, samples, book_id(engine.population.pilots), Side(noise_var, adc_bits, adc_scale))
-    return intake, Decoder(queue, engine, intake, outputs, max_batch), samples, outputs
+    return intake, Decoder(queue, engine, intake, outputs, max_batch, deadline_ms), samples, outputs

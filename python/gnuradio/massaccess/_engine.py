@@ -1,15 +1,19 @@
 """A receiver of the library behind a queue: entries in, answers out. Knows nothing of GNU Radio."""
 
+import itertools
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
 
 from ._queue import ESTIMATE, Entry, Side
 
+WARM_UP_STEPS = 32
+
 
 class Answer(NamedTuple):
     """Results of a batch: frames with the tags to hand on, activity [B N], symbols [B D*N] and channel [B N*M] or None, active [B N],
-    payload [B N bytes] with its check ok [B N]."""
+    payload [B N bytes] with its check ok [B N]; cut: how many of the frames got fewer steps than they should, because time was up."""
 
     frames: list
     tags: list
@@ -19,12 +23,13 @@ class Answer(NamedTuple):
     active: np.ndarray
     payload: np.ndarray | None
     ok: np.ndarray | None
+    cut: int = 0
 
 
 class Engine:
     """A receiver of the registry with everything that it needs to know beforehand: entries of the queue in, answers out."""
 
-    def __init__(self, name, options, *, config, activity_only, channel_cov, seed, max_batch, threads, device, warm_up):
+    def __init__(self, name, options, *, config, activity_only, channel_cov, weights, seed, max_batch, threads, device, warm_up):
         from massaccess.errors import ConfigError
         from massaccess.forward.simulate import Population
         from massaccess.registry import create, entry
@@ -43,13 +48,16 @@ class Engine:
             )
         self.name, self.config, self.activity_only = name, config, activity_only
         self.population = Population(config)
-        self._receiver = create(name, **options)
         self._covariance = _covariance(config, channel_cov)
+        options = _with_weights(name, options, weights)
+        self._receiver = create(name, **options)
+        self.fit = _fit(self._receiver, config, self._covariance)
         self._seed, self._max_batch, self._threads, self._device = seed, max_batch, threads, device
         self._warm_up = warm_up
 
-    def start(self):
-        """Once, in the thread that will decode. ``warm_up`` decodes a frame of noise, so that compiling does not cost the first frames."""
+    def start(self, stopped=lambda: False):
+        """Once, in the thread that will decode. ``warm_up`` decodes a frame of noise, so that compiling does not cost the first frames; a
+        receiver of many steps makes `WARM_UP_STEPS` of them, or fewer when ``stopped()``."""
         import torch
 
         if self._threads:
@@ -59,16 +67,23 @@ class Engine:
         self.population.pilots, self.population.constellation, self.population.framing.whitening  # made before the first frame
         if self._warm_up:
             noise = np.random.default_rng(0).standard_normal((self.config.frame_len * self.config.antennas, 2)).astype(np.float32)
-            self([Entry(0, Side(2.0, 0, 1.0), noise.view(np.complex64).ravel())])
+            steps = itertools.count()
 
-    def __call__(self, entries):
+            def hurry():
+                return stopped() or next(steps) >= WARM_UP_STEPS
+
+            self([Entry(0, Side(2.0, 0, 1.0), noise.view(np.complex64).ravel())], hurry)
+
+    def __call__(self, entries, hurry=None):
+        """The answers to entries that share their side information; ``hurry()`` says whether time is up."""
         import torch
 
         from massaccess.rng import generator
 
         draw = generator(self._seed, "receiver", entries[0].frame // self._max_batch * self._max_batch, device=self._device)
         with torch.inference_mode():
-            estimate = self._receiver(self._observe(entries).to(self._device), generator=draw)
+            obs = replace(self._observe(entries).to(self._device), hurry=hurry)
+            estimate = self._receiver(obs, generator=draw)
             return self._answer(entries, estimate)
 
     def _observe(self, entries):
@@ -97,12 +112,13 @@ class Engine:
     def _answer(self, entries, estimate):
         frames, tags = [entry.frame for entry in entries], [entry.tags for entry in entries]
         active, activity = estimate.active.cpu(), estimate.activity.float().cpu().numpy()
+        cut = _cut(estimate, len(frames))
         if self.activity_only:
-            return Answer(frames, tags, activity, None, None, active.numpy(), None, None)
+            return Answer(frames, tags, activity, None, None, active.numpy(), None, None, cut)
         symbols = estimate.symbols.cpu()
         payload, ok = self.population.framing.decode(self.population.constellation.decide(symbols.transpose(1, 2)))
         flat = [value.reshape(len(frames), -1).numpy() for value in (symbols, estimate.channel.cpu())]
-        return Answer(frames, tags, activity, *flat, active.numpy(), payload.numpy(), (ok & active).numpy())
+        return Answer(frames, tags, activity, *flat, active.numpy(), payload.numpy(), (ok & active).numpy(), cut)
 
 
 def _covariance(config, name):
@@ -111,3 +127,39 @@ def _covariance(config, name):
     from massaccess.forward.channels import make_channel
 
     return make_channel(config.replace(channel=name)).covariance
+
+
+def _with_weights(name, options, weights):
+    """Options of the receiver, with ``weights`` among them where it has such an option; ConfigError where it has none."""
+    from massaccess.errors import ConfigError
+    from massaccess.registry import takes
+
+    asked = options.get("weights", weights)
+    if weights not in ("auto", asked):
+        raise ConfigError(f"weights are {weights!r} as a parameter and {asked!r} in the options: say it once, as the parameter")
+    if takes(name, "weights"):
+        return {**options, "weights": str(asked)}
+    if asked != "auto":
+        raise ConfigError(
+            f"receiver {name!r} has no weights to choose, but weights are {asked!r}: leave them 'auto', or choose a receiver "
+            "that `massaccess receivers` marks with a dagger"
+        )
+    return options
+
+
+def _fit(receiver, config, covariance):
+    """What `massaccess.weights.fit` says of the weights of the receiver, of a joined one: of its coherent part; ``None`` without any."""
+    from massaccess.weights.fit import fit
+
+    part = getattr(receiver, "coherent", receiver)
+    if not hasattr(part, "weights"):
+        return None
+    kind = getattr(part, "weights_kind", "channel")
+    return fit(part.weights, rows=config.rows, columns=config.columns, covariance=covariance, kind=kind)
+
+
+def _cut(estimate, frames):
+    """Frames that time was up for: info ``cut`` is one answer for the batch, or one a frame."""
+    import torch
+
+    return int(torch.as_tensor(estimate.info.get("cut", False)).expand(frames).sum())

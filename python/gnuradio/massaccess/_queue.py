@@ -44,6 +44,7 @@ class FrameQueue:
         self._entries = deque()
         self._changed = threading.Condition()
         self._closed = False
+        self.stopped = False  # nobody waits for the answers
         self._touched = time.monotonic()
         self.dropped = 0
         self.stalls = 0
@@ -85,15 +86,22 @@ class FrameQueue:
             self._changed.notify_all()
             return batch
 
-    def close(self):
+    def put_back(self, entries):
+        """Frames that were taken and not answered go to the head again."""
+        with self._changed:
+            self._entries.extendleft(reversed(entries))
+
+    def close(self, *, stopped=False):
+        """No more frames will come. ``stopped``: nor does anybody want the answers to those that did, until `open`."""
         with self._changed:
             self._closed = True
+            self.stopped = self.stopped or stopped
             self._changed.notify_all()
 
     def open(self):
         """A flowgraph that is reconfigured while it runs stops its blocks and starts them again."""
         with self._changed:
-            self._closed = False
+            self._closed = self.stopped = False
 
     @property
     def closed(self):

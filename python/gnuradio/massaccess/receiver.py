@@ -11,17 +11,27 @@ class receiver(gr.hier_block2):
 
     Out, one item a decoded frame, numbered by tag ``frame``: activity [users] float, symbols [data_len, users], channel
     [users, rows * columns]. A frame that is rejected (NaN, infinity) or dropped leaves a gap in the numbers.
-    Other tags of the frames are handed on; the first answer is tagged with ``receiver`` and ``version``.
+    Other tags of the frames are handed on; the first answer is tagged with ``receiver`` and ``version``, that of a receiver with a trained
+    prior also with ``weights`` and ``weights_hash``.
     Message ports: ``packets``, a PDU for each payload whose CRC holds (dictionary with frame, user, activity, receiver); ``active``, a PDU
     for each frame (dictionary with frame, receiver; s32vector of users); ``stats``, a dictionary of counters twice a second.
 
     ``noise_var``, ``adc_bits`` and ``adc_scale`` of 0 follow the tags of the stream; ``noise_var=-1`` estimates the noise variance from the
     frames of each batch, whatever the tags say (best with 8 frames or more a batch). ``channel_cov`` names the channel model or bank whose
-    covariance the receiver may know. ``overflow="block"`` loses nothing, and batches are the frames with one frame // max_batch, so that a
+    covariance the receiver may know.
+
+    ``weights``, for receivers that have such an option: "auto", "gaussian", a name that `massaccess weights` lists, or the path of a
+    weights file. "auto" takes what fits the array and ``channel_cov``, otherwise the Gaussian prior, and logs the reason; without
+    ``channel_cov`` it is the Gaussian prior of independent antennas. A name must fit ``channel_cov``, where that is given; a file is taken
+    at its user's word, with a warning.
+
+    ``overflow="block"`` loses nothing, and batches are the frames with one frame // max_batch, so that a
     replay gives the very same answers; ``"drop_oldest"`` decodes what is at hand and drops the oldest frames beyond ``queue_frames``.
+    ``deadline_ms`` is what a frame of a batch may cost (0: no limit): iterative receivers then make fewer steps and answer with the best
+    they have, and ``cut`` counts the frames. The answers then depend on the machine and its load.
     Latency: at most ``max_batch`` frames with ``block``, ``queue_frames`` with ``drop_oldest``, and the time to decode a batch.
 
-    Raises UnknownNameError, ConfigError or ShapeError when the parameters do not fit; genies are refused.
+    Raises UnknownNameError, ConfigError, FormatError or ShapeError when the parameters, or the weights, do not fit; genies are refused.
     """
 
     ACTIVITY_ONLY = False
@@ -45,9 +55,11 @@ class receiver(gr.hier_block2):
         adc_bits=0,
         adc_scale=0.0,
         channel_cov="",
+        weights="auto",
         max_batch=32,
         overflow="block",
         queue_frames=64,
+        deadline_ms=0.0,
         seed=0,
         threads=0,
         device="auto",
@@ -72,9 +84,11 @@ class receiver(gr.hier_block2):
             adc_bits=adc_bits,
             adc_scale=adc_scale,
             channel_cov=channel_cov,
+            weights=weights,
             max_batch=max_batch,
             overflow=overflow,
             queue_frames=queue_frames,
+            deadline_ms=deadline_ms,
             seed=seed,
             threads=threads,
             device=device,
@@ -97,7 +111,7 @@ class receiver(gr.hier_block2):
         self._intake.set_side(noise_var=noise_var)
 
     def stats(self):
-        """Counters so far: frames, active, packets, dropped, rejected, queue, seconds."""
+        """receiver, weights, weights_hash, and so far: frames, active, packets, dropped, rejected, cut, stalls, queue, seconds."""
         return self._decoder.stats()
 
     def digest(self):

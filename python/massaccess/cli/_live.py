@@ -97,6 +97,7 @@ def counters(stats: Mapping[str, Any], expected: int, seconds: float) -> dict[st
         "active users per frame": stats["active"] / max(done, 1),
         "packets": stats["packets"],
         **{name: stats[name] for name in ("dropped", "rejected", "queue")},
+        **({"cut short": stats["cut"]} if stats["cut"] else {}),
     }
 
 
@@ -129,7 +130,7 @@ def streaming_facts(stats: Mapping[str, Any], outcome: Outcome, digest: str, exp
     frames, interrupted = stats["frames"], outcome.interrupted
     lost = 0 if expected is None or interrupted else expected - frames
     return {
-        "receiver": stats["receiver"],
+        **{name: stats[name] for name in ("receiver", "weights", "weights_hash")},
         "frames": frames,
         "frames_per_second": frames / outcome.seconds,
         "seconds": outcome.seconds,
@@ -139,6 +140,7 @@ def streaming_facts(stats: Mapping[str, Any], outcome: Outcome, digest: str, exp
         "lost": lost,
         "dropped": stats["dropped"],
         "rejected": stats["rejected"],
+        "cut": stats["cut"],
         "stalls": stats["stalls"],
         "peak_memory_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
         "digest": digest,
@@ -150,8 +152,10 @@ def labelled(facts: Mapping[str, Any]) -> dict[str, Any]:
     """The facts that a person wants to see."""
     return {
         "receiver": facts["receiver"],
+        **({"weights": " ".join([facts["weights"], facts["weights_hash"]])} if facts["weights"] else {}),
         "frames": f"{facts['frames']}, {facts['frames_per_second']:.1f} per second" + (" (interrupted)" if facts["interrupted"] else ""),
         "lost frames": f"{facts['lost']} ({facts['dropped']} dropped, {facts['rejected']} rejected)",
+        **({"cut short by the deadline": f"{facts['cut']} frames"} if facts["cut"] else {}),
         "active users per frame": facts["active_per_frame"],
         "packets received": facts["packets"],
         "time in the receiver": f"{facts['receiver_seconds']:.2f} of {facts['seconds']:.2f} s",

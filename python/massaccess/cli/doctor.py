@@ -67,7 +67,7 @@ class Finding:
 @click.option("--quick", is_flag=True, help="Leave out compiling the flowgraphs, which takes seconds each.")
 @json_option
 def command(quick: bool, json_path: Path | None) -> None:
-    """Check versions, paths, blocks, channel banks and flowgraphs. Exit code 1 when something is broken."""
+    """Check versions, paths, blocks, channel banks, weights and flowgraphs. Exit code 1 when something is broken."""
     found: list[Finding] = []
     console = Console(stderr=json_path == Path("-"))
     for finding in examine(CHECKS[:-1] if quick else CHECKS):
@@ -139,6 +139,21 @@ def banks() -> Iterator[Finding]:
         yield Finding(
             "OK", "bank", f"{path.name}: {bank['channels']} channels of {bank['antennas']} antennas, sha256 {bank['sha256'][:16]}"
         )
+
+
+def weights() -> Iterator[Finding]:
+    """Whether each network that ships is the one that was meant, and loads."""
+    from ..weights import available
+    from .weights import check_shipped
+
+    for name in available():
+        try:
+            found = check_shipped(name)
+        except Exception as error:
+            yield Finding("FAIL", "weights", f"{name}: {error}", "install massaccess again: the file is damaged")
+            continue
+        array = f"{found['rows']}x{found['columns']} antennas" if found["kind"] == "channel" else "any array"
+        yield Finding("OK", "weights", f"{name}: {found['network']} for {array}, sha256 {found['sha256'][:16]}")
 
 
 def gnuradio() -> Iterator[Finding]:
@@ -286,4 +301,4 @@ def companion_paths(from_preferences: list[str]) -> list[Path]:
     return list(dict.fromkeys(path for path in paths if path.is_dir()))
 
 
-CHECKS = (interpreter, libraries, device, banks, gnuradio, companion, flowgraphs)
+CHECKS = (interpreter, libraries, device, banks, weights, gnuradio, companion, flowgraphs)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 from rich.box import SIMPLE
@@ -16,8 +16,12 @@ from rich.table import Table
 from ..errors import ConfigError
 from ..evaluate.metrics import RATES
 from ..forward.noise import NOISE
+from ..registry import takes
 from ._json import json_option, write_json
 from ._system import MAX_THREADS, configure, system_options
+
+if TYPE_CHECKING:
+    from ..evaluate.montecarlo import Campaign
 
 LISTS = {"snr_db": float, "pilot_len": int}  # options of the system that take several values here
 
@@ -78,6 +82,8 @@ def command(receivers: str, config_path: Path | None, options: tuple[str, ...], 
     points = [base.replace(**dict(point)) for point in itertools.product(*axes)]
     settings = {name: rest[name] for name in ("frames", "seed", "batch", "books", "calibrate", "noise", "device")}
     campaign = Campaign(points, [name.strip() for name in receivers.split(",")], options=parse_options(options), **settings)
+    for note in notes(campaign):
+        click.echo(f"massaccess: warning: {note}", err=True)
     with _progress() as bar:
         task = bar.add_task("frames", total=len(points) * campaign.frames)
         document = evaluate(campaign, on_frames=lambda count: bar.update(task, advance=count))
@@ -87,6 +93,19 @@ def command(receivers: str, config_path: Path | None, options: tuple[str, ...], 
         Console(width=max(console.width, console.measure(shown, options=console.options.update(width=400)).maximum)).print(shown)
     if json_path is not None:
         write_json(json_path, document)
+
+
+def notes(campaign: Campaign) -> list[str]:
+    """Why receivers that were told ``weights=auto`` will do without trained ones, each reason once."""
+    from ..forward.channels import make_channel
+    from ..weights.fit import fit
+
+    asked = [campaign.options.get(name, {}).get("weights", "auto") for name in campaign.receivers if takes(name, "weights")]
+    if "auto" not in asked:
+        return []
+    arrays = {(point.rows, point.columns, point.channel): point for point in campaign.points}.values()
+    found = [fit("auto", rows=point.rows, columns=point.columns, covariance=make_channel(point).covariance).note for point in arrays]
+    return list(dict.fromkeys(note for note in found if note))
 
 
 def parse_options(texts: tuple[str, ...]) -> dict[str, dict[str, Any]]:

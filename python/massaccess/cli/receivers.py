@@ -10,8 +10,10 @@ from rich.console import Console
 from rich.table import Table
 
 from .. import __version__
-from ..registry import KINDS, RECEIVERS
+from ..registry import KINDS, RECEIVERS, takes
 from ._json import json_option, write_json
+
+CAPTION = "* genie: knows the truth, or part of it; for bounds only. † takes weights: see `massaccess weights`"
 
 
 @click.command()
@@ -27,21 +29,26 @@ def command(kind: str | None, json_path: Path | None) -> None:
 
 
 def describe(kind: str | None = None) -> list[dict[str, Any]]:
-    """Name, kind, summary, source and whether it is a genie, of every receiver or of one kind."""
+    """Name, kind, summary, source, whether it is a genie and whether it takes weights, of every receiver or of one kind."""
     return [
-        {"name": name, "kind": entry.kind, "summary": entry.summary, "source": entry.source, "genie": entry.genie}
+        {
+            "name": name,
+            "kind": entry.kind,
+            "summary": entry.summary,
+            "source": entry.source,
+            "genie": entry.genie,
+            "weights": takes(name, "weights"),
+        }
         for name, entry in RECEIVERS.items()
         if kind in (None, entry.kind)
     ]
 
 
 def table(rows: list[dict[str, Any]]) -> Table:
-    """The list for people; genies carry a star."""
-    shown = Table(
-        "name", "kind", "what", "source", caption="* genie: knows the truth, or part of it; for bounds only", row_styles=["", "dim"]
-    )
+    """The list for people; genies carry a star, receivers with a trained prior a dagger."""
+    shown = Table("name", "kind", "what", "source", caption=CAPTION, row_styles=["", "dim"])
     shown.columns[0].no_wrap = True
     shown.columns[2].overflow = "fold"
     for row in rows:
-        shown.add_row(row["name"] + ("*" if row["genie"] else ""), row["kind"], row["summary"], row["source"])
+        shown.add_row(row["name"] + "*" * row["genie"] + "†" * row["weights"], row["kind"], row["summary"], row["source"])
     return shown

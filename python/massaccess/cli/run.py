@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,13 @@ def streaming_options(command: Callable[..., Any]) -> Callable[..., Any]:
     for option in reversed(
         (
             click.option("--receiver", default="jcedd", show_default=True, help="Name in the registry; see `massaccess receivers`."),
+            click.option(
+                "--weights",
+                metavar="NAME",
+                default="auto",
+                show_default=True,
+                help="Prior of receivers that learn one: auto, gaussian, a name of `massaccess weights`, or a .safetensors file.",
+            ),
             click.option("--max-batch", type=click.IntRange(1), default=32, show_default=True, help="Most frames decoded in one go."),
             click.option(
                 "--overflow",
@@ -31,6 +39,12 @@ def streaming_options(command: Callable[..., Any]) -> Callable[..., Any]:
                 help="When the receiver is too slow: let the source wait, or drop frames and count them.",
             ),
             click.option("--queue", "queue_frames", type=click.IntRange(1), default=64, show_default=True, help="Most frames that wait."),
+            click.option(
+                "--deadline-ms",
+                type=click.FloatRange(0),
+                default=0.0,
+                help="Milliseconds a frame may take before an iterative receiver answers with the best it has; 0: no deadline.",
+            ),
             click.option(
                 "--device", type=click.Choice(("auto", "cpu", "cuda")), default="auto", show_default=True, help="Where to compute."
             ),
@@ -65,7 +79,7 @@ def streaming_options(command: Callable[..., Any]) -> Callable[..., Any]:
     type=int,
     default=0,
     show_default=True,
-    help="Equal seeds give equal frames and, with --overflow block and equal --threads, equal digests.",
+    help="Equal seeds give equal frames and, with --overflow block, no deadline and equal --threads, equal digests.",
 )
 @click.option("--record", metavar="PATH", default="", help="Record what the receiver sees, as SigMF.")
 @click.option("--overwrite", is_flag=True, help="Let --record replace a recording of that name.")
@@ -95,7 +109,8 @@ def command(config_path: Path | None, json_path: Path | None, traceback: bool, *
 
 
 def blocks() -> Any:
-    """The package `gnuradio.massaccess`, or an error that says how to get it."""
+    """The package `gnuradio.massaccess`, or an error that says how to get it. Its blocks log to standard error: results go to the other."""
+    os.environ.setdefault("GR_CONF_LOG_LOG_FILE", "stderr")  # GNU Radio's own default is standard output
     try:
         from gnuradio import massaccess
     except Exception as error:  # another NumPy, a broken installation: GNU Radio fails in many ways

@@ -67,6 +67,12 @@ def check(file: Path, json_path: Path | None) -> None:
     click.echo(f"{file}: whole, {found['network']} of {found['parameters']} parameters for {found['channel']}; sha256 {found['sha256']}")
 
 
+def check_shipped(name: str) -> dict[str, Any]:
+    """What is known of weights that ship, read anew and compared with the sha256 of the index; FormatError when they are damaged."""
+    shipped = stored.available()[name]
+    return _describe(stored.read(shipped.path, sha256=shipped.sha256))
+
+
 def _describe(trained: stored.Trained) -> dict[str, Any]:
     header = trained.header
     return {

@@ -22,6 +22,7 @@ from ..errors import ConfigError, unknown
 Time = tuple[int, float]
 MAX_TEXT = 256
 BOOK_DIGITS = 8
+HASH_DIGITS = 16
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,7 @@ class Metadata:
     receiver: str | None = None
     version: str | None = None
     weights: str | None = None
+    weights_hash: str | None = None
 
     def __post_init__(self) -> None:
         for row in FIELDS:
@@ -160,9 +162,19 @@ def _text(name: str, value: Any) -> str:
 
 
 def _book(name: str, value: Any) -> str:
-    if not isinstance(value, str) or len(value) != BOOK_DIGITS or not set(value) <= set("0123456789abcdef"):
+    if not _is_hexadecimal(value, BOOK_DIGITS):
         raise ConfigError(f"{name} is {value!r:.80}: pass the {BOOK_DIGITS} hexadecimal digits of forward.pilots.book_id")
-    return value
+    return str(value)
+
+
+def _hash(name: str, value: Any) -> str:
+    if not _is_hexadecimal(value, HASH_DIGITS):
+        raise ConfigError(f"{name} is {value!r:.80}: pass the first {HASH_DIGITS} hexadecimal digits of the sha256")
+    return str(value)
+
+
+def _is_hexadecimal(value: Any, digits: int) -> bool:
+    return isinstance(value, str) and len(value) == digits and set(value) <= set("0123456789abcdef")
 
 
 ON_CHANGE = "first item, on change"
@@ -195,7 +207,24 @@ FIELDS = (
     Field("calibration", "string", "", "id of the array calibration", ON_CHANGE, "annotations `massaccess:calibration`", _text),
     Field("receiver", "string", "", "registry name of the receiver", ON_RESULTS, "annotations `massaccess:receiver`", _text),
     Field("version", "string", "", "version of massaccess that made the result", ON_RESULTS, "annotations `massaccess:version`", _text),
-    Field("weights", "string", "", "sha256 of the weights file", ON_RESULTS, "annotations `massaccess:weights`", _text),
+    Field(
+        "weights",
+        "string",
+        "",
+        "prior of a receiver that can learn one: gaussian, a name of `massaccess weights`, or that of a file",
+        ON_RESULTS,
+        "annotations `massaccess:weights`",
+        _text,
+    ),
+    Field(
+        "weights_hash",
+        "string",
+        "",
+        "first 16 hexadecimal digits of the sha256 of the weights file",
+        ON_RESULTS,
+        "annotations `massaccess:weights_hash`",
+        _hash,
+    ),
 )
 NAMES = tuple(row.name for row in FIELDS)
 

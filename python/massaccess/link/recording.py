@@ -34,7 +34,18 @@ DATATYPE = "cf32_le"
 CAPTURED = {"rx_freq": "core:frequency", "rx_time": "massaccess:rx_time"}
 ANNOTATED = {
     name: f"massaccess:{name}"
-    for name in ("frame", "pilot_book", "noise_var", "adc_bits", "adc_scale", "calibration", "receiver", "version", "weights")
+    for name in (
+        "frame",
+        "pilot_book",
+        "noise_var",
+        "adc_bits",
+        "adc_scale",
+        "calibration",
+        "receiver",
+        "version",
+        "weights",
+        "weights_hash",
+    )
 }
 
 

@@ -39,17 +39,17 @@ class LearnedEp:
 
     ``weights`` names the prior (`weights.choose`): "auto", "gaussian", a shipped network or a file. With a Gaussian prior this is
     iterative LMMSE estimation with EP detection. Frames whose answer leaves more than `LARGEST_RESIDUAL` times the power that it
-    should, or is not finite, are received again with the Gaussian prior, and the answer that explains more is kept.
+    should, or is not finite, are received again with the Gaussian prior, and the answer that explains more is kept; not when time is up.
     """
 
     detector: Detector
     final: Detector
     weights: str = "auto"
-    pilot_evaluations: int = 3
+    pilot_evaluations: int = 2
     rounds: int = 5
-    turns: int = 4
+    turns: int = 3
     damping: float = 1.0
-    tolerance: float = 1e-6
+    tolerance: float = 1e-5
 
     def __call__(self, obs: Observation, *, active: Tensor | None = None, generator: torch.Generator | None = None) -> Estimate:
         """``active`` [B N] bool names the users to receive; without it all must be known to be active (``obs.activity == 1``).
@@ -62,8 +62,8 @@ class LearnedEp:
             raise ShapeError(f"active is {list(active.shape)}: pass [{obs.frames}, {obs.users}] booleans")
         slots = Selection.of(active)
         answer = self._receive(obs, slots, choose(self.weights, obs))
-        fallback = ~(answer.residual < LARGEST_RESIDUAL)
-        if not answer.closed and bool(fallback.any()):
+        fallback = ~(answer.residual < LARGEST_RESIDUAL) & (not answer.closed and not answer.cut)
+        if bool(fallback.any()):
             answer, fallback = self._second_try(obs, slots, answer, fallback)
         return slots.estimate(
             active.to(obs.pilot_rx.real.dtype),
@@ -75,7 +75,7 @@ class LearnedEp:
             error_var=slots.put(answer.error),
             mismatch=answer.mismatch,
             residual=answer.residual,
-            fallback=fallback & (not answer.closed),
+            fallback=fallback,
             cut=answer.cut,
         )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -42,6 +43,7 @@ class ScoreJadce:
     "sample", P0's, which is up to 3 dB worse.
     """
 
+    weights_kind: ClassVar[str] = "matrix"
     weights: str = "auto"
     levels: int = 60
     steps: int = 8
