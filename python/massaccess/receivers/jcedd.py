@@ -40,7 +40,7 @@ class LearnedEp:
 
     ``weights`` names the prior (`weights.choose`): "auto", "gaussian", a shipped network or a file. With a Gaussian prior this is
     iterative LMMSE estimation with EP detection. Frames whose answer leaves more than `LARGEST_RESIDUAL` times the power that it
-    should, or is not finite, are received again with the Gaussian prior, and the answer that explains more is kept.
+    should, or is not finite, are received again with the Gaussian prior, and the answer that explains more is kept; not when time is up.
     """
 
     detector: Detector
@@ -63,8 +63,8 @@ class LearnedEp:
             raise ShapeError(f"active is {list(active.shape)}: pass [{obs.frames}, {obs.users}] booleans")
         slots = Selection.of(active)
         answer = self._receive(obs, slots, choose(self.weights, obs))
-        fallback = ~(answer.residual < LARGEST_RESIDUAL)
-        if not answer.closed and not answer.cut and bool(fallback.any()):
+        fallback = ~(answer.residual < LARGEST_RESIDUAL) & (not answer.closed and not answer.cut)
+        if bool(fallback.any()):
             answer, fallback = self._second_try(obs, slots, answer, fallback)
         return slots.estimate(
             active.to(obs.pilot_rx.real.dtype),
@@ -76,7 +76,7 @@ class LearnedEp:
             error_var=slots.put(answer.error),
             mismatch=answer.mismatch,
             residual=answer.residual,
-            fallback=fallback & (not answer.closed),
+            fallback=fallback,
             cut=answer.cut,
         )
 
