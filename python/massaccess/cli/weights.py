@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from .. import __version__
 from .. import weights as stored
@@ -31,7 +31,7 @@ def list_weights(json_path: Path | None = None) -> None:
     if json_path is not None:
         write_json(json_path, {"version": __version__, "weights": rows})
         return
-    shown = Table("name", "network", "array", "channel", "what", "NMSE/dB at 10 dB", "LMMSE")
+    shown = Table(Column("name", no_wrap=True), "network", "array", "channel", "what", "NMSE/dB at 10 dB", "LMMSE")
     for row in rows:
         at_10_db = [f"{row['metrics'][name][row['metrics']['snr_db'].index(10)]:.2f}" for name in ("nmse_db", "lmmse_db")]
         array = f"{row['rows']}x{row['columns']}" if row["kind"] == "channel" else "any"
