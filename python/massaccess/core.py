@@ -223,6 +223,9 @@ class Observation:
             )
         if self.user_gain is not None and self.user_gain.shape != (frames, self.users):
             raise ShapeError(f"user_gain is {list(self.user_gain.shape)}: pass one mean power per frame and user, [{frames}, {self.users}]")
+        if self.user_gain is not None:
+            sound = bool((torch.isfinite(self.user_gain) & (self.user_gain > 0)).all())
+            _require(sound, "user_gain holds powers that are not above 0, or not finite: pass 1 for users whose gain is not known")
         if self.channel_cov is not None and self.channel_cov.shape != (antennas, antennas):
             raise ShapeError(f"channel_cov is {list(self.channel_cov.shape)} but there are {antennas} antennas: pass [antennas, antennas]")
         _require(self.noise_var > 0, f"noise_var is {self.noise_var}: pass the variance of the receiver noise, above 0")

@@ -202,3 +202,12 @@ def test_nan_and_infinity_are_named(field: str, value: float) -> None:
     spoiled[..., 0] = value
     with pytest.raises(NotFiniteError, match=field):
         dataclasses.replace(obs, **{field: spoiled})
+
+
+@pytest.mark.parametrize("value", [0.0, -1.0, float("nan"), float("inf")])
+def test_gains_that_are_no_powers_are_named(value: float) -> None:
+    _, obs = Simulation(CONFIG, 3).frames(0, 2)
+    gain = torch.ones(2, CONFIG.users)
+    gain[1, 4] = value
+    with pytest.raises(ConfigError, match="user_gain"):
+        dataclasses.replace(obs, user_gain=gain)

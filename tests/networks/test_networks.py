@@ -66,7 +66,7 @@ def test_rows_do_not_see_one_another(generator):
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("name", sorted(set(NETWORKS) - {"mixture"}))  # which is fitted, not trained
 def test_mixed_precision_stays_close(name, generator):
     config = {"width": 16} if name == "refinenet" else {"rows": 8, "columns": 8}
     network = build(name, config)
@@ -121,4 +121,4 @@ def test_names():
         build("resnet", {})
     with pytest.raises(ConfigError, match="names of its options"):
         build("refinenet", {"depht": 3})
-    assert {"gate", "ncsnpp", "refinenet"} <= set(NETWORKS)
+    assert {"gate", "mixture", "ncsnpp", "refinenet"} <= set(NETWORKS)

@@ -101,3 +101,14 @@ def test_wrong_active_mask_is_named():
     _, obs = Simulation(PAPER, 1).frames(0, 2)
     with pytest.raises(ShapeError, match="active is"):
         create("ls-zf")(obs, active=torch.ones(2, 5, dtype=torch.bool))
+
+
+def test_time_that_is_up_ends_the_rounds():
+    _, obs = Simulation(SystemConfig(users=6, active_users=6, rows=2, columns=4, pilot_len=8, data_len=12, channel="rayleigh"), 1).frames(
+        0, 3
+    )
+    polls = iter(range(99))
+    found = create("iterative-lmmse-ep")(dataclasses.replace(obs, hurry=lambda: next(polls) >= 1))
+    assert found.info["rounds"].tolist() == [1, 1, 1]
+    assert bool(found.info["cut"].all())
+    assert not bool(create("iterative-lmmse-ep")(obs).info["cut"].any())

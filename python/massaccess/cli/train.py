@@ -34,7 +34,7 @@ from ._system import MAX_THREADS
 @click.option("--by-clock", is_flag=True, help="Let the learning rate fall to its end at --time-limit rather than at the last step.")
 @click.option("--device", default="auto", show_default=True, help="cpu, cuda, or auto.")
 @click.option("--threads", type=click.IntRange(0, MAX_THREADS), default=0, show_default=True, help="Threads; 0: all cores.")
-@click.option("--steps", type=click.IntRange(1), help="Optimiser steps, in place of the recipe's.")
+@click.option("--steps", type=click.IntRange(1), help="Optimiser steps (of a mixture: iterations), in place of the recipe's.")
 @click.option("--seed", type=int, help="Seed of the first weights and of all data, in place of the recipe's.")
 @json_option
 def command(
@@ -72,10 +72,11 @@ def command(
         by_clock=by_clock,
     )
     with _progress() as bar:
-        task = bar.add_task(found.name, total=found.optimiser.steps, loss="")
-        result = dataclasses.replace(training, on_step=lambda step, loss: bar.update(task, completed=step, loss=f"loss {loss:.4f}")).run(
-            resume=resume
-        )
+        task = bar.add_task(found.name, total=found.steps, loss="")
+        measure = "log-likelihood" if found.fitted else "loss"
+        result = dataclasses.replace(
+            training, on_step=lambda step, loss: bar.update(task, completed=step, loss=f"{measure} {loss:.4f}")
+        ).run(resume=resume)
     if json_path is None or str(json_path) != "-":
         _show(result)
     if json_path is not None:
@@ -87,7 +88,7 @@ def metrics_table(metrics: dict[str, Any]) -> Table:
     shown = Table("NMSE/dB at SNR", box=SIMPLE)
     for snr_db in metrics["snr_db"]:
         shown.add_column(f"{snr_db:g} dB", justify="right")
-    for name, row in (("network", "nmse_db"), ("LMMSE", "lmmse_db")):
+    for name, row in (("weights", "nmse_db"), ("LMMSE", "lmmse_db")):
         shown.add_row(name, *(f"{value:.2f}" for value in metrics[row]))
     return shown
 

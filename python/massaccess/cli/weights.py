@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import click
+from rich.box import SIMPLE
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from .. import __version__
 from .. import weights as stored
@@ -31,12 +32,15 @@ def list_weights(json_path: Path | None = None) -> None:
     if json_path is not None:
         write_json(json_path, {"version": __version__, "weights": rows})
         return
-    shown = Table("name", "network", "array", "channel", "what", "NMSE/dB at 10 dB", "LMMSE")
+    heads = (Column("name", no_wrap=True), "network", "array", "channel", Column("NMSE/dB at 10 dB", justify="right"))
+    shown = Table(*heads, Column("LMMSE", justify="right"), box=SIMPLE)
     for row in rows:
         at_10_db = [f"{row['metrics'][name][row['metrics']['snr_db'].index(10)]:.2f}" for name in ("nmse_db", "lmmse_db")]
         array = f"{row['rows']}x{row['columns']}" if row["kind"] == "channel" else "any"
-        shown.add_row(row["name"], row["network"], array, row["channel"], row["summary"], *at_10_db)
+        shown.add_row(row["name"], row["network"], array, row["channel"], *at_10_db)
     Console().print(shown if rows else "no weights ship with this version; make some with `massaccess train`")
+    for row in rows:
+        click.echo(f"{row['name']}: {row['summary']}")
 
 
 @command.command()

@@ -16,6 +16,7 @@ from ..errors import ConfigError, unknown
 
 NETWORKS = {
     "gate": "gate:GatedDenoiser",
+    "mixture": "mixture:Mixture",
     "ncsnpp": "ncsnpp:Ncsnpp",
     "refinenet": "refinenet:RefineNet",
 }

@@ -73,7 +73,7 @@ class GaussianMixture:
         return (vectors * self.power[:, None]) @ vectors.mH
 
     def to_tensors(self) -> dict[str, Tensor]:
-        """What a weights file keeps: weight [K] and covariance [K M M 2], real and imaginary parts, both float32."""
+        """The state of `networks.mixture.Mixture`: weight [K] and covariance [K M M 2], real and imaginary parts, both float32."""
         return {"weight": self.weight.float().cpu(), "covariance": torch.view_as_real(self.covariance).float().cpu().contiguous()}
 
     @staticmethod

@@ -11,7 +11,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -35,6 +35,22 @@ class Fit:
     mixture: GaussianMixture
     history: tuple[float, ...]
     converged: bool
+
+
+@dataclass(frozen=True)
+class Iterate:
+    """Where EM stands: weight [K], parameters of the structure, the covariances [K M M] that they mean, and the history of `Fit`, the last
+    of which is theirs. Enough to go on from."""
+
+    weight: Tensor
+    parameters: Tensor
+    covariance: Tensor
+    history: tuple[float, ...] = ()
+    converged: bool = False
+
+    def mixture(self, *, like: Tensor) -> GaussianMixture:
+        """The prior; device and dtype of ``like`` (complex)."""
+        return GaussianMixture.of(self.weight, self.covariance, like=like)
 
 
 class _Structure(Protocol):
@@ -132,29 +148,65 @@ def fit_mixture(
 
     Raises ShapeError, ConfigError or UnknownNameError when the arguments do not fit.
     """
-    _check(rows, components, structure, grid)
-    power = float(rows.abs().square().mean())
-    if not power > 0:
-        raise ConfigError("the training channels are all zero: pass rows with power")
-    model = _model(structure, grid or (1, rows.shape[1]), floor * power, rows)
-    pooled = _scatter(rows, rows.new_ones(1, len(rows)).real)[0] / len(rows)
-    weight, blend = _start(rows, components, pooled, generator)
-    parameters = model.start(blend)
-    history: list[float] = []
-    converged = False
-    for step in range(iterations + 1):
-        covariance = model.covariance(parameters)
-        likelihood, count, scatter = _expect(rows, weight, covariance)
-        history.append((likelihood + prior_rows * _agreement(covariance, pooled)) / len(rows))
+    model = Model.of(rows, components, structure=structure, grid=grid, floor=floor, prior_rows=prior_rows)
+    for step, now in enumerate(model.iterate(model.begin(components, generator=generator), tolerance=tolerance)):
         if on_step is not None:
-            on_step(step, history[-1])
-        converged = step > 0 and history[-1] - history[-2] < tolerance
-        if converged or step == iterations:
+            on_step(step, now.history[-1])
+        if step == iterations:
             break
-        mass = (count + prior_rows).clamp_min(1e-9)[:, None, None]
-        weight = count / count.sum()
-        parameters = model.improve(parameters, (scatter + prior_rows * pooled) / mass)
-    return Fit(GaussianMixture.of(weight, model.covariance(parameters), like=rows), tuple(history), converged)
+    return Fit(now.mixture(like=rows), now.history, now.converged)
+
+
+@dataclass(frozen=True, eq=False)
+class Model:
+    """Rows to fit [N M], their pooled covariance [1 M M], and how `fit_mixture` was told to fit them: EM one iteration at a time."""
+
+    rows: Tensor
+    pooled: Tensor
+    structure: _Structure
+    prior_rows: float
+
+    @staticmethod
+    def of(
+        rows: Tensor,
+        components: int,
+        *,
+        structure: str = "full",
+        grid: tuple[int, int] | None = None,
+        floor: float = 1e-4,
+        prior_rows: float = 0.0,
+    ) -> Model:
+        """Arguments and errors of `fit_mixture`."""
+        _check(rows, components, structure, grid)
+        power = float(rows.abs().square().mean())
+        if not power > 0:
+            raise ConfigError("the training channels are all zero: pass rows with power")
+        pooled = _scatter(rows, rows.new_ones(1, len(rows)).real) / len(rows)
+        return Model(rows, pooled, _structure(structure, grid or (1, rows.shape[1]), floor * power, rows), prior_rows)
+
+    def begin(self, components: int, *, generator: torch.Generator) -> Iterate:
+        """Where EM starts."""
+        weight, blend = _start(self.rows, components, self.pooled[0], generator)
+        return self.at(weight, self.structure.start(blend))
+
+    def at(self, weight: Tensor, parameters: Tensor, history: tuple[float, ...] = ()) -> Iterate:
+        """An iterate of an earlier fit of the same rows."""
+        return Iterate(weight, parameters, self.structure.covariance(parameters), history)
+
+    def iterate(self, begin: Iterate, *, tolerance: float) -> Iterator[Iterate]:
+        """``begin`` with its likelihood, and every iterate after it until a row gains less than ``tolerance``; without end otherwise."""
+        weight, parameters, covariance, history = begin.weight, begin.parameters, begin.covariance, begin.history[:-1]
+        while True:
+            likelihood, count, scatter = _expect(self.rows, weight, covariance)
+            history += ((likelihood + self.prior_rows * _agreement(covariance, self.pooled)) / len(self.rows),)
+            converged = len(history) > 1 and history[-1] - history[-2] < tolerance
+            yield Iterate(weight, parameters, covariance, history, converged)
+            if converged:
+                return
+            mass = (count + self.prior_rows).clamp_min(1e-9)[:, None, None]
+            weight = count / count.sum()
+            parameters = self.structure.improve(parameters, (scatter + self.prior_rows * self.pooled) / mass)
+            covariance = self.structure.covariance(parameters)
 
 
 def _check(rows: Tensor, components: int, structure: str, grid: tuple[int, int] | None) -> None:
@@ -168,7 +220,7 @@ def _check(rows: Tensor, components: int, structure: str, grid: tuple[int, int] 
         raise ShapeError(f"grid is {grid} but the rows have {rows.shape[1]} antennas: pass rows and columns of the array")
 
 
-def _model(structure: str, grid: tuple[int, int], floor: float, like: Tensor) -> _Structure:
+def _structure(structure: str, grid: tuple[int, int], floor: float, like: Tensor) -> _Structure:
     oversampling = STRUCTURES[structure]
     return _Spectral(dft_atoms(*grid, oversampling).to(like.device), floor) if oversampling else _Full(floor)
 

@@ -51,7 +51,7 @@ class Coherent:
     def __call__(self, obs: Observation, *, active: Tensor | None = None, generator: torch.Generator | None = None) -> Estimate:
         """``active`` [B N] bool names the users to receive; without it all must be known to be active (``obs.activity == 1``).
 
-        info: rounds [B], error_var [B N] (mean over antennas, of the channel estimate).
+        info: rounds [B], error_var [B N] (mean over antennas, of the channel estimate), cut [B] bool (time was up).
         """
         active = known_active(obs) if active is None else active
         if active.shape != (obs.frames, obs.users):
@@ -60,21 +60,26 @@ class Coherent:
         link = Link.of(obs, slots, Beams.of(obs.channel_cov if self.use_cov else None, antennas=obs.antennas, like=obs.pilot_rx))
         channel = link.estimate(self.estimator)
         used = torch.zeros(obs.frames, dtype=torch.long, device=active.device)
+        cut = used.bool()
         if self.rounds and obs.data_len:
-            channel, used = self._iterate(link, channel)
+            channel, used, cut = self._iterate(link, channel, obs)
         symbols = link.detect(self.final or self.detector, channel)
         error_var = slots.put(channel.error.mean(-1))
         activity = active.to(obs.pilot_rx.real.dtype)
         rows = link.beams.back(channel.mean)
-        return slots.estimate(activity, rows, symbols.symbols, symbols.symbol_var, rounds=used, error_var=error_var)
+        return slots.estimate(activity, rows, symbols.symbols, symbols.symbol_var, rounds=used, error_var=error_var, cut=cut)
 
-    def _iterate(self, link: Link, channel: ChannelEstimate) -> tuple[ChannelEstimate, Tensor]:
-        """Rounds of detection and estimation; frames that have settled leave the batch."""
+    def _iterate(self, link: Link, channel: ChannelEstimate, obs: Observation) -> tuple[ChannelEstimate, Tensor, Tensor]:
+        """Rounds of detection and estimation, while there is time; frames that have settled leave the batch."""
         done_mean, done_error = channel.mean.clone(), channel.error.clone()
         used = torch.zeros(len(done_mean), dtype=torch.long, device=done_mean.device)
         left = torch.arange(len(done_mean), device=done_mean.device)
+        cut = torch.zeros_like(used, dtype=torch.bool)
         before = None
         for _ in range(self.rounds):
+            if obs.late:
+                cut[left] = True
+                break
             symbols = link.detect(self.detector, channel)
             channel = link.estimate(self.estimator, symbols, channel)
             done_mean[left], done_error[left] = channel.mean, channel.error
@@ -87,7 +92,7 @@ class Coherent:
                 if not bool(moving.all()):
                     left, link, channel, symbols = left[moving], link.take(moving), channel.take(moving), symbols.take(moving)
             before = symbols.mean
-        return ChannelEstimate(done_mean, done_error), used
+        return ChannelEstimate(done_mean, done_error), used, cut
 
 
 def known_active(obs: Observation) -> Tensor:

@@ -34,12 +34,13 @@ class LearnedEp:
     at once). Then come ``rounds``: ``turns`` of ``detector`` and linear estimation on pilots and soft symbols under the prior's last
     message, and one evaluation of the network on what the samples alone say of the channels (the cavity). Messages are Gaussian with a
     variance for every user and beam; channel messages are kept from round to round, the detector always starts afresh, or wrong symbols
-    would lock in. A frame leaves once its symbols move by less than ``tolerance`` (mean square change of the posterior means in a round).
+    would lock in. A frame leaves, after one more linear estimate and evaluation, once its symbols move by less than ``tolerance`` (mean
+    square change of the posterior means) at the beginning of a round.
     ``damping`` is the share of the new message. ``final`` gives the symbols. Without data all evaluations go into the pilots.
 
     ``weights`` names the prior (`weights.choose`): "auto", "gaussian", a shipped network or a file. With a Gaussian prior this is
     iterative LMMSE estimation with EP detection. Frames whose answer leaves more than `LARGEST_RESIDUAL` times the power that it
-    should, or is not finite, are received again with the Gaussian prior, and the answer that explains more is kept.
+    should, or is not finite, are received again with the Gaussian prior, and the answer that explains more is kept; not when time is up.
     """
 
     detector: Detector
@@ -47,7 +48,7 @@ class LearnedEp:
     weights: str = "auto"
     pilot_evaluations: int = 2
     rounds: int = 5
-    turns: int = 3
+    turns: int = 2
     damping: float = 1.0
     tolerance: float = 1e-5
 
@@ -62,8 +63,8 @@ class LearnedEp:
             raise ShapeError(f"active is {list(active.shape)}: pass [{obs.frames}, {obs.users}] booleans")
         slots = Selection.of(active)
         answer = self._receive(obs, slots, choose(self.weights, obs))
-        fallback = ~(answer.residual < LARGEST_RESIDUAL)
-        if not answer.closed and not answer.cut and bool(fallback.any()):
+        fallback = ~(answer.residual < LARGEST_RESIDUAL) & (not answer.closed and not answer.cut)
+        if bool(fallback.any()):
             answer, fallback = self._second_try(obs, slots, answer, fallback)
         return slots.estimate(
             active.to(obs.pilot_rx.real.dtype),
@@ -75,7 +76,7 @@ class LearnedEp:
             error_var=slots.put(answer.error),
             mismatch=answer.mismatch,
             residual=answer.residual,
-            fallback=fallback & (not answer.closed),
+            fallback=fallback,
             cut=answer.cut,
         )
 
@@ -106,26 +107,30 @@ class LearnedEp:
         for _ in range(self.rounds if obs.data_len else 0):
             if cut := cut or obs.late:
                 break
-            exchange, soft = self._round(exchange)
-            moved = soft.mean if before is None else soft.mean - before
-            moving = moved.abs().square().sum((1, 2)) > self.tolerance * exchange.link.present.sum(1).clamp_min(1) * obs.data_len
-            if not bool(moving.all()):
-                settled.keep(exchange, ~moving)
-                exchange, soft = exchange.take(moving), soft.take(moving)
-            if not len(moving) or not bool(moving.any()):
-                break
-            before = soft.mean
+            soft = exchange.link.detect(self.detector, exchange.channel)
+            if before is not None:
+                moving = self._moving(exchange.link, soft.mean - before)
+                if not bool(moving.all()):
+                    settled.keep(self._round(exchange.take(~moving), soft.take(~moving), turns=1)[0], ~moving)
+                    exchange, soft = exchange.take(moving), soft.take(moving)
+                if not bool(moving.any()):
+                    break
+            exchange, before = self._round(exchange, soft, turns=self.turns)
         settled.keep(exchange)
         return self._answer(link, settled, cut)
 
-    def _round(self, exchange: Exchange) -> tuple[Exchange, Symbols]:
-        """Turns of detection and linear estimation, then the network."""
-        link, channel = exchange.link, exchange.channel
-        for _ in range(self.turns):
-            soft = link.detect(self.detector, channel)
-            rows = link.known(soft, channel)
-            channel = exchange.linear(rows)
-        return exchange.evaluate(channel), soft
+    def _moving(self, link: Link, step: Tensor) -> Tensor:
+        """Frames [B] whose symbols moved by ``step`` [B D K], more than ``tolerance``."""
+        return step.abs().square().sum((1, 2)) > self.tolerance * link.present.sum(1).clamp_min(1) * step.shape[1]
+
+    def _round(self, exchange: Exchange, soft: Symbols, *, turns: int) -> tuple[Exchange, Tensor]:
+        """``turns`` of linear estimation, the first with symbols ``soft``, and of detection between them; then the network. Returns the
+        posterior means of the last symbols as well."""
+        channel = exchange.linear(exchange.link.known(soft, exchange.channel))
+        for _ in range(turns - 1):
+            soft = exchange.link.detect(self.detector, channel)
+            channel = exchange.linear(exchange.link.known(soft, channel))
+        return exchange.evaluate(channel, self.damping), soft.mean
 
     def _answer(self, link: Link, settled: Settled, cut: bool) -> Answer:
         channel = settled.channel
@@ -233,12 +238,12 @@ class Settled:
         self.evaluations = torch.zeros(len(self.mismatch), dtype=torch.long, device=self.mismatch.device)
         self._left = torch.arange(len(self.mismatch), device=self.mismatch.device)
 
-    def keep(self, exchange: Exchange, done: Tensor | None = None) -> None:
-        """Stores the frames of ``exchange``, those still in the batch, that are ``done`` (all of them by default)."""
+    def keep(self, part: Exchange, done: Tensor | None = None) -> None:
+        """Stores ``part``: the frames still in the batch that are ``done`` (all of them by default), which leave it."""
         done = torch.ones_like(self._left, dtype=torch.bool) if done is None else done
-        rows, part = self._left[done], exchange.take(done)
+        rows = self._left[done]
         self.channel.mean[rows], self.channel.error[rows] = part.channel.mean, part.channel.error
-        self.mismatch[rows], self.evaluations[rows] = part.mismatch, exchange.evaluations
+        self.mismatch[rows], self.evaluations[rows] = part.mismatch, part.evaluations
         self._left = self._left[~done]
 
 

@@ -40,18 +40,28 @@ def save(path: Path, state: State) -> Path:
     tensors |= {f"average.{name}": value for name, value in state.average.items()}
     for index, moments in state.optimiser.state_dict()["state"].items():
         tensors |= {f"optimiser.{index}.{name}": torch.as_tensor(value) for name, value in moments.items()}
-    plain = {name: getattr(state, name) for name in _PLAIN}
-    return write(path, tensors, {"massaccess": json.dumps({"format": FORMAT, "recipe": state.recipe.to_dict(), **plain})})
+    return write_state(path, state.recipe, tensors, {name: getattr(state, name) for name in _PLAIN})
+
+
+def write_state(path: Path, recipe: Recipe, tensors: Mapping[str, Tensor], plain: Mapping[str, Any]) -> Path:
+    """Writes tensors and ``plain`` JSON values, and of which recipe they are."""
+    return write(path, tensors, {"massaccess": json.dumps({"format": FORMAT, "recipe": recipe.to_dict(), **plain})})
+
+
+def read_state(path: Path, recipe: Recipe) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Tensors and JSON values of `write_state`; FormatError when they are damaged, ConfigError when they are of another recipe."""
+    tensors, metadata = read_tensors(path, "checkpoint")
+    document = _document(path, metadata)
+    stored, wanted = from_dict(document["recipe"]).to_dict(), recipe.to_dict()
+    different = sorted(name for name in wanted if stored[name] != wanted[name])
+    if different:
+        raise ConfigError(f"{path} is of another recipe ({', '.join(different)} differ): leave out --resume, or pass what it began with")
+    return tensors, document
 
 
 def restore(path: Path, state: State) -> None:
     """Puts the training of ``path`` into the fresh ``state``; FormatError when it is damaged, ConfigError when it is of another recipe."""
-    tensors, metadata = read_tensors(path, "checkpoint")
-    document = _document(path, metadata)
-    stored, wanted = from_dict(document["recipe"]).to_dict(), state.recipe.to_dict()
-    different = sorted(name for name in wanted if stored[name] != wanted[name])
-    if different:
-        raise ConfigError(f"{path} is of another recipe ({', '.join(different)} differ): leave out --resume, or pass what it began with")
+    tensors, document = read_state(path, state.recipe)
     try:
         state.network.load_state_dict(_under("network.", tensors))
         state.average = {name: _under("average.", tensors)[name].to(value.device) for name, value in state.average.items()}

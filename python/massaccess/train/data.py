@@ -13,6 +13,7 @@ from torch import Tensor
 from ..core import SystemConfig
 from ..errors import ConfigError
 from ..forward.channels import Bank, ChannelModel, make_channel
+from ..priors.beams import Beams
 from ..rng import complex_normal, generator
 from .recipe import Recipe, Source
 
@@ -133,6 +134,13 @@ class TrainingData:
         draw = generator(recipe.seed, "train", step, device=self.held.device)
         clean = self.mixture.draw(recipe.optimiser.batch, generator=draw)
         return clean, complex_normal(*clean.shape, generator=draw), draw
+
+
+def linear(data: TrainingData) -> Beams:
+    """Where the linear estimator is diagonal: eigenvectors of the channels' covariance; for matrices, the scalar one."""
+    if data.covariance is None:
+        return Beams(None, data.held.abs().square().mean()[None])
+    return Beams.of(data.covariance, antennas=len(data.covariance), like=data.held)
 
 
 def _drawer(recipe: Recipe, source: Source, index: int, device: torch.device | str) -> tuple[Drawer, Tensor | None]:

@@ -18,12 +18,13 @@ from ..errors import ConfigError, NotFiniteError
 from ..networks import build
 from ..priors.beams import Beams
 from ..rng import derive
-from . import checkpoint, policy, validation
+from . import checkpoint, em, policy, validation
 from .checkpoint import State
 from .curves import write_curves
-from .data import TrainingData
+from .data import TrainingData, linear
 from .objective import loss, noise_levels, weigh
 from .recipe import Recipe
+from .results import header_of, result_of
 
 POINTS = 200  # of the loss curve
 LAST_RATE = 0.01  # of the cosine schedule, relative
@@ -63,6 +64,8 @@ class Training:
 
         Raises NotFiniteError when the training diverges; the checkpoint before stays.
         """
+        if self.recipe.fitted:
+            return em.fit(self, resume=resume)
         began = time.monotonic()
         data = TrainingData.of(self.recipe, device=self.device)
         state = _fresh(self.recipe, data, self.device)
@@ -94,7 +97,7 @@ class Training:
                 self._note(state, float(gathered))
                 gathered.zero_()
             if state.step % self.recipe.validation.every == 0:
-                metrics = validation.denoising(averaged(state), data.held, _linear(data), seed=self.recipe.seed)
+                metrics = validation.denoising(averaged(state), data.held, linear(data), seed=self.recipe.seed)
                 state.curves["validation"].append({"step": state.step, "nmse_db": metrics["nmse_db"]})
             state.total = 0.0
             if clock() - saved > self.checkpoint_s:
@@ -114,32 +117,16 @@ class Training:
 
     def _finish(self, state: State, data: TrainingData, beams: Beams) -> dict[str, Any]:
         network, recipe = averaged(state), self.recipe
-        metrics = validation.denoising(network, data.held, _linear(data), seed=recipe.seed)
+        metrics = validation.denoising(network, data.held, linear(data), seed=recipe.seed)
         metrics |= {"steps": state.step, "parameters": sum(one.numel() for one in network.parameters())}
-        rows = recipe.kind == "channel"
-        header = weights.Header(
-            recipe.network,
-            recipe.network_config,
-            recipe.kind,
-            recipe.rows if rows else 0,
-            recipe.columns if rows else 0,
-            Path(recipe.data.sources[0].channel).name,
-            recipe.name,
-            recipe.seed,
-            metrics,
-        )
-        table = validation.calibration(network, data.held, beams, seed=recipe.seed) if rows else None
+        header = header_of(recipe, metrics)
+        table = validation.calibration(network, data.held, beams, seed=recipe.seed) if recipe.kind == "channel" else None
         weights.save(self.out, network, header, covariance=data.covariance, calibration=table)
         last = {"step": state.step, "nmse_db": metrics["nmse_db"]}
         seen = [one for one in state.curves["validation"] if one["step"] != state.step]
         curves = write_curves(self.out.with_suffix(""), {**state.curves, "validation": [*seen, last]}, header)
-        files = {"weights": str(self.out), "checkpoint": str(self.checkpoint_path), "curves": str(curves[0]), "picture": str(curves[1])}
         finished = state.step >= recipe.optimiser.steps
-        return {"recipe": recipe.to_dict(), "device": str(self.device), "finished": finished, "steps": state.step} | {
-            "seconds": round(state.seconds, 3),
-            "metrics": metrics,
-            "files": files,
-        }
+        return result_of(self, curves, metrics, finished=finished, steps=state.step, seconds=state.seconds)
 
 
 def averaged(state: State) -> nn.Module:
@@ -149,16 +136,9 @@ def averaged(state: State) -> nn.Module:
     return network.eval().requires_grad_(False)
 
 
-def _linear(data: TrainingData) -> Beams:
-    """Where the linear estimator is diagonal: eigenvectors of the channels' covariance; for matrices, the scalar one."""
-    if data.covariance is None:
-        return Beams(None, data.held.abs().square().mean()[None])
-    return Beams.of(data.covariance, antennas=len(data.covariance), like=data.held)
-
-
 def _beams(data: TrainingData, network: nn.Module) -> Beams:
     """Where the network's errors are nearly uncorrelated: in its own basis, where it has one."""
-    return _linear(data) if data.covariance is None else weights.beams_of(network, data.covariance, like=data.held)
+    return linear(data) if data.covariance is None else weights.beams_of(network, data.covariance, like=data.held)
 
 
 def _fresh(recipe: Recipe, data: TrainingData, device: torch.device) -> State:

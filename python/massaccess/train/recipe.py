@@ -80,6 +80,16 @@ class Optimiser:
 
 
 @dataclass(frozen=True)
+class Em:
+    """What takes the optimiser's place in fitting a mixture: at most so many iterations, until a channel's log-likelihood gains less than
+    ``tolerance`` nats, on so many channels (0: all of the bank)."""
+
+    iterations: int = 60
+    tolerance: float = 1e-3
+    channels: int = 30_000
+
+
+@dataclass(frozen=True)
 class Policy:
     """Rows of a step that come out of the receiver's own iterations (`policy.rows`), for networks that take coloured noise; ``rows`` = 0:
     none. Bounds are inclusive: users; pilots_beyond_users; data symbols, where there are any (a share ``with_data`` of the steps);
@@ -120,6 +130,7 @@ class Recipe:
     noise: Noise = Noise()
     policy: Policy = Policy()
     optimiser: Optimiser = Optimiser()
+    em: Em = Em()
     validation: Validation = Validation()
 
     def __post_init__(self) -> None:
@@ -130,6 +141,7 @@ class Recipe:
         for what, value in (
             ("steps", self.optimiser.steps),
             ("batch", self.optimiser.batch),
+            ("iterations of EM", self.em.iterations),
             ("validation channels", self.validation.channels),
         ):
             _require(value >= 1, f"{what} is {value}: pass 1 or more")
@@ -143,6 +155,22 @@ class Recipe:
         _require(self.policy.rows >= 0 and 2 <= self.policy.users[0] <= self.policy.users[1], "policy: pass rows >= 0, 2 or more users")
         _require(self.optimiser.rate > 0 and 0 <= self.optimiser.ema < 1, "optimiser: pass a rate above 0 and an ema in [0, 1)")
 
+        _require(self.em.channels >= 0, f"em.channels is {self.em.channels}: pass 1 or more, or 0 for all of the bank")
+        _require(
+            not self.fitted or (self.kind == "channel" and not self.policy.rows),
+            f"{self.network} is fitted to rows of channels: make its kind 'channel', and leave out the table [policy]",
+        )
+
+    @property
+    def fitted(self) -> bool:
+        """By EM rather than by gradients: [noise] and [optimiser] do not matter then, [em] does."""
+        return self.network == "mixture"
+
+    @property
+    def steps(self) -> int:
+        """Of the optimiser, or of EM."""
+        return self.em.iterations if self.fitted else self.optimiser.steps
+
     @property
     def network_config(self) -> dict[str, Any]:
         """All constructor arguments of the network."""
@@ -150,8 +178,10 @@ class Recipe:
         return {**array, **self.config}
 
     def replace(self, **changes: Any) -> Recipe:
-        """A copy with some fields changed; ``steps`` is the optimiser's."""
-        if "steps" in changes:
+        """A copy with some fields changed; ``steps`` are the optimiser's, or EM's."""
+        if "steps" in changes and self.fitted:
+            changes["em"] = dataclasses.replace(self.em, iterations=changes.pop("steps"))
+        elif "steps" in changes:
             changes["optimiser"] = dataclasses.replace(self.optimiser, steps=changes.pop("steps"))
         return dataclasses.replace(self, **changes)
 
@@ -230,4 +260,4 @@ def _require(condition: bool, message: str) -> None:
         raise ConfigError(message)
 
 
-_TABLES = {"data": Data, "noise": Noise, "policy": Policy, "optimiser": Optimiser, "validation": Validation}
+_TABLES = {"data": Data, "noise": Noise, "policy": Policy, "optimiser": Optimiser, "em": Em, "validation": Validation}

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..priors.beams import Beams
 from ..rng import complex_normal, generator
@@ -17,9 +18,12 @@ TABLE_DB = tuple(range(-30, 51, 5))
 """SNR of the calibration table's rows, falling noise."""
 CHUNK = 512  # rows at once
 
+Denoiser = Callable[[Tensor, Tensor], tuple[Tensor, Tensor | None]]
+"""A network, or what answers like one."""
+
 
 @torch.no_grad()
-def denoising(network: nn.Module, held: Tensor, beams: Beams, *, seed: int) -> dict[str, Any]:
+def denoising(network: Denoiser, held: Tensor, beams: Beams, *, seed: int) -> dict[str, Any]:
     """``snr_db``, ``nmse_db`` of the network and ``lmmse_db`` beside it (for matrices: the scalar Wiener filter), on held-out samples in
     white noise that depends on nothing but ``seed``; ``error_ratio``: predicted over measured error, where there is an error head."""
     power = float(held.abs().square().mean())
@@ -37,7 +41,7 @@ def denoising(network: nn.Module, held: Tensor, beams: Beams, *, seed: int) -> d
 
 
 @torch.no_grad()
-def calibration(network: nn.Module, held: Tensor, beams: Beams, *, seed: int) -> Tensor:
+def calibration(network: Denoiser, held: Tensor, beams: Beams, *, seed: int) -> Tensor:
     """Table [S 1+M]: noise variances, rising, and the measured error variance in each beam."""
     lines = []
     for snr_db in reversed(TABLE_DB):
@@ -48,7 +52,7 @@ def calibration(network: nn.Module, held: Tensor, beams: Beams, *, seed: int) ->
     return torch.stack(lines).cpu()
 
 
-def evaluate(network: nn.Module, noisy: Tensor, noise_var: float) -> tuple[Tensor, Tensor | None]:
+def evaluate(network: Denoiser, noisy: Tensor, noise_var: float) -> tuple[Tensor, Tensor | None]:
     """The network on ``noisy``, a chunk at a time."""
     parts = [network(rows, torch.full((len(rows),), noise_var, device=rows.device)) for rows in noisy.split(CHUNK)]
     heads = [head for _, head in parts if head is not None]

@@ -53,9 +53,10 @@ LARGEST_DISTANCE = 0.3
 def choose(name: str, obs: Observation, *, index: Path = INDEX) -> ChannelPrior:
     """The channel prior called ``name`` for the situation of ``obs``, on its device and in its precision.
 
-    "gaussian": the closed form with ``obs.channel_cov``. A name of `available`, or a weights file: that network, whatever the covariance
-    (UnknownNameError, ConfigError, FormatError; ShapeError when it is for another array). "auto": the first weights that ship for an array
-    of this size and a covariance within `LARGEST_DISTANCE`, otherwise Gaussian; `explain` says why, nothing is printed here.
+    "gaussian": the closed form with ``obs.channel_cov``. A name of `available`, or a weights file: that network or mixture, whatever
+    the covariance (UnknownNameError, ConfigError, FormatError; ShapeError when it is for another array). "auto": the first weights that
+    ship for an array of this size and a covariance within `LARGEST_DISTANCE`, otherwise Gaussian; `explain` says why, nothing is printed
+    here.
     """
     trained = _select(name, obs, index)[0]
     if trained is None:
@@ -127,13 +128,14 @@ def _select(name: str, obs: Observation, index: Path) -> tuple[Trained | None, s
 
 def _fitting(obs: Observation, index: Path) -> tuple[Trained | None, str]:
     known, gaussian = available(index), "; using the Gaussian prior with the known covariance (weights=gaussian says so)"
-    sized = [one for one in (load(name, index=index) for name in known) if one.header.antennas == obs.antennas]
-    if not sized:
+    away = []
+    for one in (load(name, index=index) for name in known):  # no further than the first that fits: reading takes time
+        if one.header.antennas == obs.antennas:
+            away.append(_distance(obs.channel_cov, one))
+            if away[-1] <= LARGEST_DISTANCE:
+                return one, ""
+    if not away:
         return None, f"no weights ship for an array of {obs.antennas} antennas" + gaussian
-    away = [_distance(obs.channel_cov, one) for one in sized]
-    fitting = [one for one, distance in zip(sized, away, strict=True) if distance <= LARGEST_DISTANCE]
-    if fitting:
-        return fitting[0], ""
     return (
         None,
         f"no weights ship for this channel: the nearest covariance is {min(away):.2f} away, {LARGEST_DISTANCE} is allowed" + gaussian,

@@ -1,4 +1,4 @@
-"""From a trained network to a channel prior, on the device and in the precision of the data."""
+"""From a trained network or a fitted mixture to a channel prior, on the device and in the precision of the data."""
 
 from __future__ import annotations
 
@@ -8,9 +8,11 @@ import functools
 import torch
 from torch import Tensor, nn
 
+from ..networks.mixture import Mixture
 from ..priors.beams import Beams
 from ..priors.learned import Learned
 from ..priors.learned_matrix import LearnedMatrix
+from ..priors.mixture import GaussianMixture
 from .stored import Trained
 
 
@@ -24,10 +26,12 @@ def beams_of(network: nn.Module, covariance: Tensor, *, like: Tensor) -> Beams:
 
 
 @functools.lru_cache(maxsize=16)
-def prior_of(trained: Trained, device: torch.device, dtype: torch.dtype) -> Learned:
+def prior_of(trained: Trained, device: torch.device, dtype: torch.dtype) -> Learned | GaussianMixture:
     """The prior of rows in complex ``dtype`` on ``device``; the same object each time."""
     assert trained.covariance is not None
     like = torch.empty(0, dtype=dtype, device=device)
+    if isinstance(trained.network, Mixture):
+        return GaussianMixture.from_tensors(trained.state, like=like)
     network = _moved(copy.deepcopy(trained.network), like)
     table = None if trained.calibration is None else trained.calibration.to(like.real)
     return Learned(network, beams_of(network, trained.covariance, like=like), table)

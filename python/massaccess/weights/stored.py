@@ -1,7 +1,8 @@
 """The weights file: safetensors, with one JSON document in its header. Nothing is ever unpickled.
 
-Tensors: ``network.*`` (the trained state), ``covariance`` [M M 2] (E[h h^H] of the training channels, real and imaginary parts) and
-``calibration`` [S 1+M] (noise variances, rising, and the error variance of each beam there); the last two for rows only.
+Tensors: ``network.*`` (the trained state, which a network with a method ``verify()`` checks itself), ``covariance`` [M M 2] (E[h h^H] of
+the training channels, real and imaginary parts) and ``calibration`` [S 1+M] (noise variances, rising, and the error variance of each beam
+there); the last two for rows only.
 """
 
 from __future__ import annotations
@@ -104,17 +105,26 @@ class Trained:
     def build(self) -> nn.Module:
         """A new copy of `network`."""
         try:
+            _same_array(self.header)
             with torch.device("meta"):  # takes no memory, whatever sizes the header asks for
                 _same_shapes(build(self.header.network, self.header.config), self.state)
             with torch.random.fork_rng(devices=[]):
                 network = build(self.header.network, self.header.config)
             network.load_state_dict(dict(self.state))
+            if hasattr(network, "verify"):
+                network.verify()  # type: ignore[operator]
         except (ImportError, ValueError, RuntimeError, MemoryError, TypeError, LookupError, ArithmeticError, AttributeError) as error:
             raise FormatError(
                 f"the tensors are not those of {self.header.network} with {dict(self.header.config)!s:.200} ({error!s:.200}): "
                 "take the file and the version of massaccess that belong together"
             ) from error
         return network.eval().requires_grad_(False)
+
+
+def _same_array(header: Header) -> None:
+    for name in ("rows", "columns"):
+        if header.kind == "channel" and header.config.get(name) != getattr(header, name):
+            raise ShapeError(f"{name} of the network is {header.config.get(name)!r:.20}, of the array {getattr(header, name)}")
 
 
 def _same_shapes(network: nn.Module, state: Mapping[str, Tensor]) -> None:
