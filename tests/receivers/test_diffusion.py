@@ -15,7 +15,7 @@ from massaccess.forward.modulation import constellation
 from massaccess.forward.simulate import Simulation
 from massaccess.receivers.diffusion import Jcedd
 from massaccess.receivers.sampling import Scene, complex_of, data_score
-from massaccess.registry import create, entry
+from massaccess.registry import create, entry, takes
 from massaccess.rng import complex_normal, generator
 
 PAPER = SystemConfig(users=12, active_users=12, pilot_len=15, data_len=50, snr_db=10.0, channel="uma")
@@ -38,6 +38,8 @@ def ber(frame, estimate, modulation="qpsk"):
 
 
 def receive(name, frame, obs, **options):
+    """With the closed-form prior, whose posterior is known."""
+    options = {"weights": "gaussian", **options} if takes(name, "weights") else options
     truth = {"truth": frame} if entry(name).genie else {}
     return create(name, **options)(obs, generator=generator(3, name), **truth)
 
@@ -159,7 +161,7 @@ def test_late_frames_that_have_not_joined_keep_their_first_estimate(sixteen):
     few[8:, 3:] = False
     polls = []
     late = dataclasses.replace(obs, hurry=lambda: polls.append(1) or len(polls) > 4)
-    found = create("pc-jcedd", **SHORT)(late, active=few, generator=generator(3, "x"))
+    found = create("pc-jcedd", weights="gaussian", **SHORT)(late, active=few, generator=generator(3, "x"))
     waiting = found.info["steps"] == 0
     assert found.info["cut"]
     assert bool(waiting[8:].all())
