@@ -19,7 +19,6 @@ evaluate few-pilots --receivers "$all" --pilots 10,12 --data 50 --snr-db 10 --fr
 evaluate florence --receivers "$all" --users 12 --active-users 12 --channel florence --pilots 15 --data 50 --snr-db 10 --frames 2000 --seed 1
 evaluate overloaded --receivers learned-ep,iterative-lmmse-ep,perfect-data-jcedd,perfect-csi-jcedd --users 24 --active-users 24 --channel uma --pilots 20 --data 50 --snr-db 14 --frames 500 --seed 1
 evaluate rayleigh --receivers learned-ep,iterative-lmmse-ep,perfect-data-lmmse --users 12 --active-users 12 --channel rayleigh --pilots 15 --data 50 --snr-db 4,8,12,16 --frames 1000 --seed 1
-evaluate sampler --receivers learned-ep,iterative-lmmse-ep,pc-jcedd --pilots 15 --data 50 --snr-db 10 --frames 16 --batch 16 --seed 1 "${known[@]}"
 evaluate unknown-noise --receivers learned-ep,iterative-lmmse-ep --noise estimated --pilots 15 --data 50 --snr-db 10 --frames 1000 --seed 1 "${known[@]}"
 
 python "$here/../report.py" "$here"
