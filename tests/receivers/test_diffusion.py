@@ -15,7 +15,7 @@ from massaccess.forward.modulation import constellation
 from massaccess.forward.simulate import Simulation
 from massaccess.receivers.diffusion import Jcedd
 from massaccess.receivers.sampling import Scene, complex_of, data_score
-from massaccess.registry import create, entry
+from massaccess.registry import create, entry, takes
 from massaccess.rng import complex_normal, generator
 
 PAPER = SystemConfig(users=12, active_users=12, pilot_len=15, data_len=50, snr_db=10.0, channel="uma")
@@ -38,9 +38,10 @@ def ber(frame, estimate, modulation="qpsk"):
 
 
 def receive(name, frame, obs, **options):
+    """With the closed-form prior, whose posterior is known."""
+    options = {"weights": "gaussian", **options} if takes(name, "weights") else options
     truth = {"truth": frame} if entry(name).genie else {}
-    gaussian = {"weights": "gaussian"} if entry(name).draws else {}
-    return create(name, **gaussian, **options)(obs, generator=generator(3, name), **truth)
+    return create(name, **options)(obs, generator=generator(3, name), **truth)
 
 
 @pytest.mark.parametrize(("guidance", "method"), [("prior", "pc"), ("flat", "pc"), ("prior", "ald")])
@@ -95,10 +96,10 @@ def test_cleaned_symbols_have_fewer_errors_than_the_sample():
 def test_start_matches_the_error_of_the_first_estimate(sixteen):
     """sigma_start^2 is the mean LMMSE error (P1 eq. 31 prints sigma), frame by frame."""
     frame, obs = sixteen
-    receiver = Jcedd(**SHORT, weights="gaussian")
+    receiver = Jcedd(**SHORT)
     active = torch.ones(16, 12, dtype=torch.bool)
     active[3, 4:] = False
-    scene = Scene.of(obs, active, "gaussian")
+    scene = Scene.of(obs, active, "auto")
     first = scene.link.estimate(Lmmse())
     start = receiver._start(scene, first)
     for index, users in ((0, 12), (3, 4)):
@@ -115,7 +116,7 @@ def test_start_matches_the_error_of_the_first_estimate(sixteen):
 def test_data_score_is_equation_30(sixteen):
     """The affine form on real parts equals prior score plus weighted likelihood score on complex symbols."""
     _, obs = sixteen
-    link = Scene.of(obs, None, "gaussian").link
+    link = Scene.of(obs, None, "auto").link
     channel = complex_normal(16, 12, 64, generator=generator(0, "h"))
     parts = torch.randn(16, 24, 50, generator=generator(0, "x"))
     tau, x = 0.4, complex_of(parts)
@@ -160,7 +161,7 @@ def test_late_frames_that_have_not_joined_keep_their_first_estimate(sixteen):
     few[8:, 3:] = False
     polls = []
     late = dataclasses.replace(obs, hurry=lambda: polls.append(1) or len(polls) > 4)
-    found = create("pc-jcedd", **SHORT, weights="gaussian")(late, active=few, generator=generator(3, "x"))
+    found = create("pc-jcedd", weights="gaussian", **SHORT)(late, active=few, generator=generator(3, "x"))
     waiting = found.info["steps"] == 0
     assert found.info["cut"]
     assert bool(waiting[8:].all())
