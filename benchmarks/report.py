@@ -36,7 +36,7 @@ def main(folder: Path) -> None:
     """Writes RESULTS.md and the pictures into ``folder``."""
     documents = {path.stem: json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))}
     denoised = [line for document in documents.values() for line in denoising(document)]
-    documents = {name: streamed(document) for name, document in documents.items() if "results" in document}
+    documents = {name: streamed(document) for name, document in documents.items() if {"config", "results"} <= document.keys()}
     lines = [
         "# Results",
         "",

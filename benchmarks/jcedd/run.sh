@@ -21,4 +21,5 @@ evaluate overloaded --receivers learned-ep,iterative-lmmse-ep,perfect-data-jcedd
 evaluate rayleigh --receivers learned-ep,iterative-lmmse-ep,perfect-data-lmmse --users 12 --active-users 12 --channel rayleigh --pilots 15 --data 50 --snr-db 4,8,12,16 --frames 1000 --seed 1
 evaluate unknown-noise --receivers learned-ep,iterative-lmmse-ep --noise estimated --pilots 15 --data 50 --snr-db 10 --frames 1000 --seed 1 "${known[@]}"
 
+python "$here/../speed/jcedd.py" --threads 2 --json "$here/speed.json"
 python "$here/../report.py" "$here"
