@@ -70,7 +70,7 @@ def test_json_resume_and_overrides(recipe):
 
 def test_time_limit(recipe):
     result = json.loads(run("train", recipe, "--steps", 10**6, "--time-limit", 0.5, "--by-clock", "--json", "-"))
-    assert not result["finished"] and result["steps"] < 10**6 and result["seconds"] < 5
+    assert not result["finished"] and result["steps"] < 10**6 and result["seconds"] < 60
 
 
 def test_own_channels(recipe):
