@@ -19,3 +19,7 @@ for id in $figures; do
 done
 
 python "$here/../figures.py" "$here"
+
+# P0's -45 dB: 45 and 48 dB of its SNR, users / noise variance, are 27 and 29.9 dB per user
+massaccess evaluate --receivers score-jadce,covariance+lmmse-lmmse,mmv-amp+lmmse-lmmse,perfect-activity+lmmse-lmmse --channel rayleigh --users 64 \
+    --active-users 6 --antennas 32 --pilots 48 --data 0 --snr-convention per-user --snr-db 27,29.9 --frames 64 --seed 1 --json "$here/p0-45db.json"
