@@ -184,9 +184,9 @@ class Observation:
     pilot_rx [B L M] and data_rx [B D M] complex, as the front end gave them; pilots [L N] complex; noise_var: thermal noise variance per
     complex entry; activity: prior probability that a user is active (1: all are, and it is known); modulation: name of the constellation;
     front_end: the converters; user_gain [B N] real: mean channel power of each user, where it is known (otherwise 1);
-    channel_cov [M M] complex: long-term covariance E[h h^H] over the user ensemble, where it is known; hurry: says whether time is up,
-    polled between the steps of iterative receivers, which then answer with the best they have (info ``cut``); meta: free-form, never
-    required.
+    channel_cov [M M] complex: long-term covariance E[h h^H] over the user ensemble, where it is known; array: rows and columns of the
+    planar array, where they are known; hurry: says whether time is up, polled between the steps of iterative receivers, which then answer
+    with the best they have (info ``cut``); meta: free-form, never required.
 
     Raises ShapeError, NotFiniteError or ConfigError when the parts do not fit.
     """
@@ -200,6 +200,7 @@ class Observation:
     front_end: FrontEnd = FrontEnd()
     user_gain: Tensor | None = None
     channel_cov: Tensor | None = None
+    array: tuple[int, int] | None = None
     hurry: Callable[[], bool] | None = None
     meta: Mapping[str, Any] = field(default_factory=lambda: EMPTY)
 
@@ -228,6 +229,8 @@ class Observation:
             _require(sound, "user_gain holds powers that are not above 0, or not finite: pass 1 for users whose gain is not known")
         if self.channel_cov is not None and self.channel_cov.shape != (antennas, antennas):
             raise ShapeError(f"channel_cov is {list(self.channel_cov.shape)} but there are {antennas} antennas: pass [antennas, antennas]")
+        if self.array is not None and math.prod(self.array) != antennas:
+            raise ShapeError(f"array is {self.array} but pilot_rx has {antennas} antennas: pass rows and columns of the array")
         _require(self.noise_var > 0, f"noise_var is {self.noise_var}: pass the variance of the receiver noise, above 0")
         _require(0 < self.activity <= 1, f"activity is {self.activity}: a prior probability in (0, 1]")
 
@@ -250,6 +253,13 @@ class Observation:
     @property
     def data_len(self) -> int:
         return self.data_rx.shape[1]
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Rows and columns of the array; ConfigError where they are not known."""
+        if self.array is None:
+            raise ConfigError(f"this receiver has to know how the {self.antennas} antennas are arranged: pass array=(rows, columns)")
+        return self.array
 
     @property
     def all_active(self) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -126,3 +127,13 @@ def test_unknown_names_are_listed():
         Simulation(CONFIG).frames(0, 0)
     with pytest.raises(ShapeError, match="pilots"):
         observe(torch.zeros(1, 3, 4, dtype=torch.complex64), torch.ones(6, 2, dtype=torch.complex64), noise_var=1.0)
+
+
+def test_the_observation_knows_how_the_antennas_are_arranged():
+    config = SystemConfig(users=4, rows=2, columns=3, pilot_len=5, data_len=0, channel="rayleigh")
+    obs = Simulation(config).frames(0, 1)[1]
+    assert obs.grid == (2, 3)
+    with pytest.raises(ShapeError, match="rows and columns"):
+        replace(obs, array=(2, 2))
+    with pytest.raises(ConfigError, match="array="):
+        _ = replace(obs, array=None).grid

@@ -106,6 +106,7 @@ class Engine:
             front_end=front_end(bits=side.adc_bits or None, power=2 * side.adc_scale**2),
             user_gain=gain,
             channel_cov=self._covariance,
+            array=(config.rows, config.columns),
         )
         return with_estimated_noise(seen) if unknown else seen
 

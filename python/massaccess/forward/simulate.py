@@ -179,6 +179,7 @@ class Simulation:
             front_end=self.front_end,
             user_gain=user_gain,
             channel_cov=self.propagation.model.covariance,
+            array=(c.rows, c.columns),
         )
 
 
