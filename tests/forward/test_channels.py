@@ -86,6 +86,13 @@ def test_path_loss_gain_has_mean_one_over_the_disc() -> None:
     assert model.mean_gain() == pytest.approx(float(integral), rel=1e-6)
 
 
+def test_a_cell_of_20_db() -> None:
+    config = SystemConfig(channel="pathloss-20db", power_control=False, rows=1, columns=1)
+    _, gain = make_channel(config).draw(1000, 200, generator=generator(2))
+    assert 10 * math.log10(gain.max() / gain.min()) == pytest.approx(20, abs=0.05)
+    assert gain.mean() == pytest.approx(1, abs=0.01)
+
+
 def test_power_control_leaves_rayleigh_fading() -> None:
     controlled, gain = PathLoss(4).draw(2, 3, generator=generator(5))
     assert gain is None

@@ -255,6 +255,11 @@ CHANNELS: dict[str, Entry] = {
         "3GPP TR 36.942, 128.1 + 37.6 log10(d/km) dB",
         lambda config, split: PathLoss(config.antennas, config.power_control),
     ),
+    "pathloss-20db": Entry(
+        "the same with users 294 m to 1 km away: 20 dB between the nearest and the farthest",
+        "3GPP TR 36.942, 128.1 + 37.6 log10(d/km) dB",
+        lambda config, split: PathLoss(config.antennas, config.power_control, min_km=10 ** (-20 / 37.6)),
+    ),
     "kronecker": Entry(
         "Rayleigh fading with exponential correlation 0.7 along rows and columns",
         "Loyka 2001",
