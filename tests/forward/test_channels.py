@@ -186,7 +186,7 @@ def test_foreign_and_damaged_files_are_refused(bank: Path) -> None:
 def test_names(bank: Path) -> None:
     assert make_channel(SystemConfig(channel=str(bank), rows=2, columns=2)).antennas == 4
     assert len(make_channel(SystemConfig(channel=str(bank), rows=2, columns=2), split="train").rows) == 16
-    with pytest.raises(UnknownNameError, match=r"FILE\.npz, florence, kronecker, pathloss, rayleigh, uma"):
+    with pytest.raises(UnknownNameError, match=r"FILE\.npz, florence, kronecker, pathloss, pathloss-20db, rayleigh, uma"):
         make_channel(SystemConfig(channel="rician"))
     with pytest.raises(ShapeError, match="whose product is 4"):
         make_channel(SystemConfig(channel=str(bank)))
