@@ -121,7 +121,8 @@ def _list(json_path: Path | None) -> None:
 def _report(figure: PublishedFigure, result: Mapping[str, Any]) -> None:
     """Tables of the measured values, and the paper's sentences with what became of them."""
     for measure in figure.y:
-        Console(width=max(Console().width, 120)).print(_table(figure, result["results"], measure))
+        shown, console = _table(figure, result["results"], measure), Console()
+        Console(width=max(console.width, console.measure(shown, options=console.options.update(width=400)).maximum)).print(shown)
     for claim in result["claims"]:
         measured = f" ({claim['measured']})" if claim["measured"] else ""
         click.echo(f"{claim['verdict']}{measured}: {claim['says']}")

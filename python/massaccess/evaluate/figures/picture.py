@@ -59,7 +59,8 @@ def _look(index: int, curve: Curve) -> dict[str, Any]:
     ours = OURS.get(curve.receiver.rpartition("+")[2])
     look = {"marker": MARKERS[index % len(MARKERS)], "markerfacecolor": "none", "label": curve.label}
     if ours:
-        return {"color": ours[0], "linestyle": ours[1], "linewidth": 3.0, "alpha": 0.6, "zorder": 1.5, **look}
+        style = (0, (1, 1)) if curve.system else ours[1]
+        return {"color": ours[0], "linestyle": style, "linewidth": 3.0, "alpha": 0.6, "zorder": 1.5, **look}
     return {"color": f"C{index % 10}", "linestyle": "-" if index < 10 else "--", "linewidth": 1.3, **look}
 
 
@@ -74,6 +75,7 @@ def _curve(panel: Any, measure: str, rows: Rows, look: Mapping[str, Any]) -> Non
             color=look["color"],
             marker=r"$\downarrow$",
             linestyle="",
+            label=None if len(silent) < len(shown) else look["label"],
         )
         shown = [row for row in shown if row[measure] > 0]
     if not shown:
