@@ -75,7 +75,7 @@ def _curve(panel: Any, measure: str, rows: Rows, look: Mapping[str, Any]) -> Non
             color=look["color"],
             marker=r"$\downarrow$",
             linestyle="",
-            label=None if len(silent) < len(shown) else look["label"],
+            label=look["label"] if silent and len(silent) == len(shown) else None,
         )
         shown = [row for row in shown if row[measure] > 0]
     if not shown:
