@@ -47,8 +47,12 @@ def judge(claim: Claim, rows: Rows, *, full: bool = True) -> tuple[str, str]:
     terms = {**_LIMITS.get(claim.kind, {}), **claim.terms}
     least, most = terms.get("least", -math.inf), terms.get("most", math.inf)
     low, high = min(found), max(found)
-    told = f"{low:.2f}" if len(found) == 1 else f"{low:.2f} to {high:.2f}"
+    told = _told(low) if len(found) == 1 else f"{_told(low)} to {_told(high)}"
     return AGREES if least <= low and high <= most else DISAGREES, told
+
+
+def _told(value: float) -> str:
+    return f"{value:.2g}" if 0 < abs(value) < 0.1 else f"{value:.2f}"
 
 
 def line(rows: Rows, curve: str, y: str, terms: Mapping[str, Any] | None = None) -> Line:
