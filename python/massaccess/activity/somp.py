@@ -18,6 +18,9 @@ class Somp:
     ``false_alarm`` is the chance that an empty frame adds anybody. The rule knows neither the number of users nor the truth. At most
     pilot_len - 1 users can be found.
 
+    Known gains rank the users by the likelihood ratio of such a correlation with and without them, which favours users that it suits; the
+    stop is the same.
+
     How far above that limit a user's correlation was, and those before it, is its ``margin`` in units of the noise variance: raising
     the limit by so much is what leaves the user out. A ``false_alarm`` as large as the number of users makes the limit 0, and one run has
     the answers for all limits.
@@ -41,7 +44,7 @@ class Somp:
             left = atoms.abs().square().sum(1)
             score = (atoms.mH @ residual).abs().square().sum(-1) / left.clamp_min(1e-9 * float(energy.max()))
             score = score.masked_fill(chosen | (left < 1e-6 * energy), 0.0)
-            ranked = score if gain is None else score * gain.clamp_max(1.0)
+            ranked = score if gain is None else _likelihood(score, gain * left, obs)
             winner = ranked.argmax(1, keepdim=True)
             growing = growing & (score.gather(1, winner)[:, 0] > limit)
             if not bool(growing.any()):
@@ -54,3 +57,10 @@ class Somp:
             residual = residual - direction @ (direction.mH @ residual)
             atoms = atoms - direction @ (direction.mH @ atoms)
         return Estimate(chosen.to(obs.pilot_rx.real.dtype), info={"count": chosen.sum(1), "margin": margin})
+
+
+def _likelihood(score: torch.Tensor, power: torch.Tensor, obs: Observation) -> torch.Tensor:
+    """Log-likelihood ratio [B N] of the correlation ``score`` if the user sent, with mean ``power`` of its pilot in it, or if not."""
+    snr = power / obs.linear_noise_var
+    ratio = score / obs.linear_noise_var * snr / (1 + snr) - obs.antennas * torch.log1p(snr)
+    return ratio.masked_fill(score == 0, -torch.inf)
