@@ -4,10 +4,11 @@
 #   run.sh "p1-fig10 p2-fig2"       some
 #   run.sh "p1-fig10" --full --device cuda
 #   WEIGHTS=p0-refinenet-small.safetensors run.sh p0-fig5      with the curve of that network (massaccess train p0-refinenet-small)
+#   WEIGHTS=audnet=FILE,audnet-15=FILE run.sh p1-fig6a         with the curves of those networks
 # CURVES names the .curves.json of a training (massaccess train p0-refinenet-small): P0's Fig. 4 needs it, and is left out without.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
-figures=${1:-p0-fig4 p0-fig5 p0-fig6-k p0-fig6-m p0-fig6-n p1-fig10 p1-fig11 p1-fig12 p1-fig13 p1-fig14 p1-fig15 p1-fig16 p1-table2 p1-table3 p2-fig2 p2-fig3 p2-fig4}
+figures=${1:-p0-fig4 p0-fig5 p0-fig6-k p0-fig6-m p0-fig6-n p1-fig6a p1-fig6b p1-fig7 p1-fig8 p1-fig9 p1-fig10 p1-fig11 p1-fig12 p1-fig13 p1-fig14 p1-fig15 p1-fig16 p1-table2 p1-table3 p2-fig2 p2-fig3 p2-fig4}
 shift || true
 
 for id in $figures; do

@@ -19,6 +19,7 @@ from gnuradio import massaccess
 from massaccess.forward.channels import CHANNELS
 from massaccess.forward.modulation import MODULATIONS
 from massaccess.forward.pilots import PILOT_KINDS
+from massaccess.registry import RECEIVERS
 
 ROOT = Path(__file__).resolve().parents[2]
 OWN_DEFAULTS = {"sigmf_replay": {"path", "vlen"}}  # the file dialogue wants an ending, and ports want a length; the class finds both
@@ -110,3 +111,9 @@ class TestDescription:
             if item["id"] in known and "options" in item:
                 assert item["options"] == known[item["id"]]
             assert len(item.get("options", [])) == len(item.get("option_labels", item.get("options", [])))
+
+
+def test_detectors_to_choose_from_are_in_the_registry():
+    (item,) = (item for item in described("activity_detector")["parameters"] if item["id"] == "receiver")
+    kinds = {name: RECEIVERS[name].kind for name in item["options"]}
+    assert set(kinds.values()) == {"activity"}

@@ -416,13 +416,32 @@ def test_the_meter_counts_frames_without_an_answer(cell, config):
     assert list(errors.data()) == [0.0] * 4
 
 
+def test_the_meter_tells_false_alarms_from_missed_users(cell, config):
+    tb = gr.top_block()
+    meter = cell(massaccess.meter, compare="activity")
+    sent = np.zeros((3, config.frame_len, config.users), np.complex64)
+    sent[0, :, :2] = sent[1, :, 0] = 1
+    answers = np.zeros((3, config.users), np.float32)
+    answers[0, 1:4] = answers[2, 5] = 0.9  # one missed and two invented, one missed, one invented
+    frames = [[mark(row, "frame", pmt.from_uint64(row)) for row in range(3)]] * 2
+    source = blocks.vector_source_c(sent.reshape(-1).tolist(), False, config.frame_len * config.users, frames[0])
+    tb.connect(source, (meter, 0))
+    tb.connect(blocks.vector_source_f(answers.reshape(-1).tolist(), False, config.users, frames[1]), (meter, 1))
+    errors, alarms = blocks.vector_sink_f(), blocks.vector_sink_f()
+    tb.connect((meter, 0), errors)
+    tb.connect((meter, 1), alarms)
+    massaccess.run(tb)
+    assert (list(errors.data()), list(alarms.data())) == ([3.0, 1.0, 1.0], [2.0, 0.0, 1.0])
+
+
 def test_the_meter_emits_errors_per_frame(config):
     tb = uplink(config.replace(snr_db=-12.0), JOINT)
-    users, packets = blocks.vector_sink_f(), blocks.vector_sink_f()
-    tb.connect((tb.meter, 0), users)
-    tb.connect((tb.meter, 1), packets)
+    users, alarms, packets = (blocks.vector_sink_f() for _ in range(3))
+    for port, sink in enumerate((users, alarms, packets)):
+        tb.connect((tb.meter, port), sink)
     massaccess.run(tb)
     assert sum(users.data()) == tb.meter.summary()["aep_errors"] > 0
+    assert sum(alarms.data()) == tb.meter.summary()["p_fa_errors"]
     assert sum(packets.data()) > 0
     assert len(packets.data()) == 40
 

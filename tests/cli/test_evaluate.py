@@ -72,6 +72,29 @@ def test_the_noise_may_be_unknown() -> None:
         Campaign([SystemConfig()], ["jcedd"], frames=1, noise="guessed")
 
 
+def test_curves_and_lists_of_activities() -> None:
+    arguments = (*SMALL, "--receivers", "covariance,somp", "--activity", "0.1,0.3", "--data", "0", "--pilots", "4,6")
+    result = document(*arguments)["results"]
+    assert [(row["receiver"], row["pilots"], row["activity"]) for row in result[::2]] == [
+        ("covariance", pilots, activity) for pilots in (4, 6) for activity in (0.1, 0.3)
+    ]
+    assert result[0]["roc"]["p_md_at"][-1]["p_fa"] == 0.5
+    assert result[0]["reliability"]
+    shown = run(*arguments, "--roc")
+    for text in ("P_fa 0.1", "1 - AUC", "slope", "activity"):
+        assert text in shown
+    assert "AUC" not in run(*arguments)
+
+
+def test_the_gains_may_be_unknown() -> None:
+    arguments = (*SMALL, "--receivers", "covariance", "--channel", "pathloss", "--no-power-control", "--data", "0")
+    known, hidden = document(*arguments), document(*arguments, "--gains", "unknown")
+    assert (known["gains"], hidden["gains"], hidden["results"][0]["gains"]) == ("known", "unknown", "unknown")
+    assert known["results"][0]["auc"] != hidden["results"][0]["auc"]
+    with pytest.raises(UnknownNameError, match="known, unknown"):
+        Campaign([SystemConfig()], ["jcedd"], frames=1, gains="guessed")
+
+
 def test_config_file_and_overrides(tmp_path) -> None:
     path = tmp_path / "system.toml"
     path.write_text('[system]\nusers = 9\nrows = 2\ncolumns = 2\npilot_len = 7\ndata_len = 0\nchannel = "rayleigh"\n')

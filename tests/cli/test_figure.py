@@ -8,6 +8,7 @@ from pathlib import Path
 from click.testing import CliRunner
 
 from massaccess.cli import group
+from massaccess.cli.figure import Files
 
 
 def run(*arguments: str, code: int = 0) -> str:
@@ -40,6 +41,25 @@ def test_a_training(tmp_path: Path) -> None:
     path.write_text(json.dumps({"loss": [{"step": step, "loss": 1 / (1 + step)} for step in range(30)]}))
     assert "agrees" in run("p0-fig4", "--curves", str(path), "--out", str(tmp_path))
     assert (tmp_path / "p0-fig4.png").exists()
+
+
+def test_curves_over_false_alarms_and_what_is_left_out(tmp_path: Path) -> None:
+    arguments = ("p1-fig7", "--only", "covariance,covariance-144,audnet", "--frames", "30", "--books", "2", "--points", "0.01,0.1")
+    shown = run(*arguments, "--device", "cpu", "--out", str(tmp_path))
+    for text in ("p_md", "M = 144", "left out: audnet, ", "of 2 pilot books"):
+        assert text in shown
+    result = json.loads((tmp_path / "p1-fig7.json").read_text())
+    assert [(row["curve"], row["x"], row["antennas"]) for row in result["results"]] == [
+        (key, x, antennas) for key, antennas in (("covariance", 64), ("covariance-144", 144)) for x in (0.01, 0.1)
+    ]
+    assert "roc" not in result["results"][0]
+
+
+def test_weights_go_to_one_curve_or_to_all() -> None:
+    convert = Files().convert
+    assert convert("a=one.safetensors, b=two.safetensors", None, None) == {"a": "one.safetensors", "b": "two.safetensors"}
+    assert convert("one.safetensors", None, None) == {"": "one.safetensors"}
+    assert convert("", None, None) == {}
 
 
 def test_an_unknown_figure_is_named() -> None:

@@ -16,7 +16,12 @@ from massaccess.evaluate.figures.definition import FOLDER, Claim, PublishedFigur
 from massaccess.evaluate.figures.experiment import Extent, check_receivers, jobs, run, training_rows
 from massaccess.evaluate.figures.picture import draw
 
-PAPERS = {"p0": ("4", "5", "6-k", "6-m", "6-n"), "p1": ("10", "11", "12", "13", "14", "15", "16"), "p2": ("2", "3", "4")}
+PAPERS = {
+    "p0": ("4", "5", "6-k", "6-m", "6-n"),
+    "p1": ("6a", "6b", "7", "8", "9", "10", "11", "12", "13", "14", "15", "16"),
+    "p2": ("2", "3", "4"),
+}
+ACTIVITY = ("p1-fig6a", "p1-fig6b", "p1-fig7", "p1-fig8", "p1-fig9")
 TINY = """
 id = "tiny"
 paper = "P1"
@@ -97,8 +102,13 @@ def test_every_figure_of_the_papers_is_there_and_reads() -> None:
     for name in names():
         figure = load(name)
         receivers = {curve.receiver.rpartition("+")[2] for curve in figure.curves}
+        ours = {"covariance", "activity", "activity-fast"} if name in ACTIVITY else {"jcedd", "iterative-lmmse-ep"}
         assert figure.claims
-        assert {"jcedd", "iterative-lmmse-ep"} <= receivers or figure.x == "step"
+        assert ours <= receivers or figure.x == "step"
+
+
+def test_they_are_listed_by_number() -> None:
+    assert names()[5:12] == ("p1-fig6a", "p1-fig6b", "p1-fig7", "p1-fig8", "p1-fig9", "p1-fig10", "p1-fig11")
 
 
 def test_the_registry_knows_every_receiver_and_option_of_the_figures() -> None:
@@ -143,9 +153,48 @@ def test_curves_that_need_a_weights_file_wait_for_one(tmp_path: Path) -> None:
     path.write_text(TINY.replace('key = "b"', 'key = "b"\ntrained = true\nquick_frames = 3'))
     figure = read(path)
     assert {job.curve.key for job in jobs(figure, Extent(device="cpu", full=True))} == {"a", "c", "d"}
-    campaign = experiment._campaign(figure, figure.curves[1], 0, Extent(device="cpu", weights="x.safetensors"))
+    campaign = experiment._campaign(figure, figure.curves[1], 0, Extent(device="cpu", weights={"": "x.safetensors"}))
     assert campaign.options["iterative-lmmse-ep"]["weights"] == "x.safetensors"
     assert campaign.frames == 3
+
+
+def test_weights_may_be_each_curves_own_and_what_is_left_out_is_said(tmp_path: Path) -> None:
+    path = tmp_path / "tiny.toml"
+    text = TINY.replace('key = "b"', 'key = "b"\ntrained = true').replace('receiver = "lmmse-lmmse"', 'receiver = "telepathy"')
+    text = text.replace('"iterative-lmmse-ep"\noptions = { rounds = 9 }', '"learned-ep"')
+    path.write_text(text.replace('key = "d"', 'key = "d"\ntrained = true'))
+    figure = read(path)
+    extent = Extent(device="cpu", full=True, weights={"b": "x.safetensors"})
+    missing = experiment.left_out(figure, extent)
+    assert missing["a"] == "this version has no receiver telepathy"
+    assert "--weights d=FILE" in missing["d"]
+    assert {job.curve.key for job in jobs(figure, extent)} == {"b", "c"}
+    assert experiment.document(figure, extent, [])["left_out"] == missing
+    with pytest.raises(ConfigError, match="no receiver telepathy"):
+        jobs(figure, Extent(only=("a",)))
+
+
+def test_one_run_of_a_curve_over_false_alarms_has_all_its_points(tmp_path: Path) -> None:
+    path, out = tmp_path / "tiny.toml", tmp_path / "tiny.json"
+    text = TINY.replace('x = "snr_db"', 'x = "p_fa"').replace('y = ["nmse_db", "ber", "accuracy", "seconds_per_frame"]', 'y = ["p_md"]')
+    text = text.replace("points = [0, 8]", "points = [0.05, 0.2]\nbooks = 3").replace("points = [0, 4, 8]", "points = [0.1]")
+    text = text.replace("active_users = 3", "activity = 0.3").replace("users = 3", "users = 12").replace("frames = 8", "frames = 60")
+    text = text.replace('"lmmse-lmmse"', '"covariance"').replace('"iterative-lmmse-ep"\noptions = { rounds = 9 }', '"mmv-amp"')
+    text = text.replace("quick = { rounds = 2 }", "").replace('y = ["nmse_db"]\nflat', "flat").replace('y = "ber"', 'y = "p_md"')
+    path.write_text(text.replace("slow_frames = 4", "").replace('"gain"', '"difference"').replace("at = 1e-9", "least = -99"))
+    figure = read(path)
+    result = run(figure, Extent(device="cpu", only=("a", "b")), path=out)
+    assert [(row["curve"], row["x"]) for row in result["results"]] == [("a", 0.05), ("a", 0.2), ("b", 0.05), ("b", 0.2)]
+    assert all(row["p_fa"] == row["x"] and row["p_md_ci95"][0] <= row["p_md"] <= row["p_md_ci95"][1] for row in result["results"])
+    assert result["claims"][0]["verdict"] == AGREES
+    assert result["extent"] == "60 frames a point of 3 pilot books; two rounds"
+    assert run(figure, Extent(device="cpu", only=("a", "b")), path=out, resume=True) == result
+    assert draw(figure, result, tmp_path / "tiny.png").exists()
+    (job, _) = jobs(figure, Extent(device="cpu", only=("a", "b"), books=1))
+    assert job.campaign.books == 1
+    path.write_text(path.read_text().replace("0.05", "0.06"))
+    with pytest.raises(ConfigError, match=r"0\.06 is no rate of false alarms"):
+        read(path)
 
 
 @pytest.mark.parametrize(("x", "x_value"), [("pilot_len", 5), ("rounds", 3), ("steps", 4), ("snr_users_db", 10)])
@@ -185,7 +234,7 @@ def test_end_to_end_with_picture_and_resume(tiny: PublishedFigure, tmp_path: Pat
 
     path.write_text(json.dumps({**whole, "results": whole["results"][:3]}))
     ran = []
-    monkeypatch.setattr(experiment, "_row", lambda job: ran.append((job.curve.key, job.x)) or whole["results"][len(ran) + 2])
+    monkeypatch.setattr(experiment, "_rows", lambda job: ran.append((job.curve.key, job.x)) or [whole["results"][len(ran) + 2]])
     again = run(tiny, extent, path=path, resume=True)
     assert ran == [("b", 8), ("c", None)]
     assert again["results"] == whole["results"]
@@ -245,6 +294,7 @@ def rows(**curves: dict[float, float]) -> list[dict]:
         ("difference", {"y": "ber", "least": 9}, {"a": {0: 1e-3}, "b": {None: 1e-2}}, AGREES, "10.00"),
         ("difference", {"y": "ber", "from": 9}, {"a": {0: 1e-3}, "b": {0: 1e-2}}, NOT_REACHED, ""),
         ("value", {"y": "nmse_db", "most": -3}, {"a": {0: -3, 4: -9}, "b": {}}, AGREES, "-9.00 to -3.00"),
+        ("rise", {"y": "ber", "over": "b", "least": 9}, {"a": {0: 1e-4, 4: 1e-2}, "b": {0: 1e-3, 2: 1, 4: 1e-2}}, AGREES, "10.00"),
         ("above", {"y": "ber"}, {"a": {0: 0.5, 1: 0.4}, "b": {0: 0.5, 1: 0.6}}, DISAGREES, "-0.20 to 0.00"),
         ("settles", {"y": "nmse_db", "within": 0.5, "last": 9, "most": 5}, {"a": {1: 0, 3: -5, 5: -9.8, 9: -10}}, AGREES, "5.00"),
         ("settles", {"y": "nmse_db", "within": 0.5, "last": 99}, {"a": {1: 0, 3: -5, 5: -9.8, 9: -10}}, NOT_REACHED, ""),
@@ -261,3 +311,10 @@ def test_verdicts(kind: str, terms: dict, curves: dict, verdict: str, measured: 
 
 def test_figure_files_are_all_of_the_folder() -> None:
     assert {path.stem for path in FOLDER.glob("*.toml")} == set(names())
+
+
+def test_contrasts_are_gains_beyond_others() -> None:
+    lines = rows(a={0: 1e-4, 1: 1e-4}, b={0: 1e-2, 1: 1e-3}, c={0: 1e-2}, d={0: 1e-1, 1: 1e-1})
+    claim = Claim("a gains more over b than c over d", "contrast", {"curve": "a", "over": "b", "than": "c", "than_over": "d", "y": "ber"})
+    assert judge(claim, lines) == (AGREES, "10.00")
+    assert judge(claim, lines[:-2]) == (NOT_REACHED, "")

@@ -122,7 +122,7 @@ def test_each_compiles_into_a_program_that_shows_its_options(compiled):
     assert {path.stem for path in compiled.glob("*.py")} == set(GRAPHS)
 
 
-@pytest.mark.parametrize("name", ["uplink_nogui", "one_bit_link_nogui"])
+@pytest.mark.parametrize("name", ["uplink_nogui", "one_bit_link_nogui", "activity_detection_nogui"])
 def test_simulations_run_and_report(compiled, name):
     done = run(str(compiled / f"{name}.py"), "--frames", "48", cwd=compiled)
     assert done.returncode == 0, done.stderr
@@ -151,13 +151,13 @@ def test_a_poisoned_model_ends_the_program_with_a_reason(compiled):
 
 WINDOW = """
 import importlib.util, sys
-sys.argv = ["uplink", *{arguments}]
-specification = importlib.util.spec_from_file_location("uplink", {path!r})
-uplink = importlib.util.module_from_spec(specification)
-specification.loader.exec_module(uplink)
+sys.argv = [{name!r}, *{arguments}]
+specification = importlib.util.spec_from_file_location({name!r}, {path!r})
+program = importlib.util.module_from_spec(specification)
+specification.loader.exec_module(program)
 from PyQt5 import Qt
 def look():
-    (window,) = [widget for widget in Qt.QApplication.topLevelWidgets() if isinstance(widget, uplink.uplink)]
+    (window,) = [widget for widget in Qt.QApplication.topLevelWidgets() if isinstance(widget, program.{name})]
     if window.meter.summary()["compared"] >= 64:
         window.set_snr_db(0)
         picture = window.grab().toImage()
@@ -170,20 +170,25 @@ def execute(*application):
     timer.start(100)
     return original()
 original, Qt.QApplication.exec_ = Qt.QApplication.exec_, execute
-uplink.main()
+program.main()
 """
 
 
-def test_the_window_opens_and_shows_something(compiled):
+def window(compiled, name, arguments):
+    return WINDOW.format(name=name, path=str(compiled / f"{name}.py"), arguments=arguments)
+
+
+@pytest.mark.parametrize(("name", "arguments"), [("uplink", []), ("activity_detection", ["--detector-name", "covariance"])])
+def test_the_window_opens_and_shows_something(compiled, name, arguments):
     pytest.importorskip("PyQt5", reason="Qt is not installed")
-    done = run("-c", WINDOW.format(path=str(compiled / "uplink.py"), arguments=[]), cwd=compiled, QT_QPA_PLATFORM="offscreen")
+    done = run("-c", window(compiled, name, arguments), cwd=compiled, QT_QPA_PLATFORM="offscreen")
     assert done.returncode == 0, done.stderr
     assert int(re.search(r"colours (\d+)", done.stdout).group(1)) > 20
 
 
 def test_the_window_closes_with_a_reason_when_a_block_fails(compiled):
     pytest.importorskip("PyQt5", reason="Qt is not installed")
-    program = PRELUDE + WINDOW.format(path=str(compiled / "uplink.py"), arguments=["--receiver-name", "poisoned"])
+    program = PRELUDE + window(compiled, "uplink", ["--receiver-name", "poisoned"])
     done = run("-c", program, cwd=compiled, QT_QPA_PLATFORM="offscreen")
     assert done.returncode == 1, done.stderr
     assert "failed: ZeroDivisionError: the model is poisoned" in done.stderr

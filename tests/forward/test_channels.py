@@ -86,6 +86,13 @@ def test_path_loss_gain_has_mean_one_over_the_disc() -> None:
     assert model.mean_gain() == pytest.approx(float(integral), rel=1e-6)
 
 
+def test_a_cell_of_20_db() -> None:
+    config = SystemConfig(channel="pathloss-20db", power_control=False, rows=1, columns=1)
+    _, gain = make_channel(config).draw(1000, 200, generator=generator(2))
+    assert 10 * math.log10(gain.max() / gain.min()) == pytest.approx(20, abs=0.05)
+    assert gain.mean() == pytest.approx(1, abs=0.01)
+
+
 def test_power_control_leaves_rayleigh_fading() -> None:
     controlled, gain = PathLoss(4).draw(2, 3, generator=generator(5))
     assert gain is None
@@ -179,7 +186,7 @@ def test_foreign_and_damaged_files_are_refused(bank: Path) -> None:
 def test_names(bank: Path) -> None:
     assert make_channel(SystemConfig(channel=str(bank), rows=2, columns=2)).antennas == 4
     assert len(make_channel(SystemConfig(channel=str(bank), rows=2, columns=2), split="train").rows) == 16
-    with pytest.raises(UnknownNameError, match=r"FILE\.npz, florence, kronecker, pathloss, rayleigh, uma"):
+    with pytest.raises(UnknownNameError, match=r"FILE\.npz, florence, kronecker, pathloss, pathloss-20db, rayleigh, uma"):
         make_channel(SystemConfig(channel="rician"))
     with pytest.raises(ShapeError, match="whose product is 4"):
         make_channel(SystemConfig(channel=str(bank)))
@@ -218,11 +225,37 @@ def test_shipped_banks(name: str, count: int, train: int) -> None:
             assert antenna_power.max() < 1.1
 
 
-def test_uma_covariance_helps_on_the_other_half() -> None:
-    model = make_channel(SystemConfig(channel="uma"))
+def test_more_antennas_ship_for_testing() -> None:
+    config = SystemConfig(channel="uma", rows=12, columns=12)
+    facts = describe_bank(DATA / "uma_nlos_12x12.npz")
+    assert (facts["channels"], facts["antennas"], facts["train"]) == (2048, 144, 0)
+    assert facts["sha256"] in (DATA / "README.md").read_text()
+    assert (DATA / "uma_nlos_12x12.npz").stat().st_size < 1.5 * 2**20
+    with pytest.raises(ConfigError, match="no train half"):
+        make_channel(config, split="train")
+    with pytest.raises(ShapeError, match="8x8 and 12x12"):
+        make_channel(config.replace(columns=8))
+    known, found = make_channel(config).covariance, sample_covariance(make_channel(config).rows)
+    assert known.diagonal().real.mean() == pytest.approx(1, abs=0.03)
+    assert torch.linalg.matrix_norm(known - found) < 0.2 * torch.linalg.matrix_norm(known)  # 2,048 channels
+
+
+def test_a_bank_may_bring_the_covariance_of_a_half_that_stayed_behind(tmp_path: Path) -> None:
+    h, path = complex_normal(5, 4, generator=generator(1)).numpy(), tmp_path / "bank.npz"
+    save_bank(path, h, np.zeros(5), 0, {}, covariance=2 * np.eye(4))
+    assert torch.equal(Bank.load(path).covariance, 2 * torch.eye(4, dtype=torch.complex64))
+    save_bank(path, h, np.zeros(5), 0, {})
+    assert Bank.load(path).covariance is None
+    with pytest.raises(FormatError, match=r"\[antennas, antennas\]"):
+        save_bank(path, h, np.zeros(5), 0, {}, covariance=np.eye(3))
+
+
+@pytest.mark.parametrize("grid", [(8, 8), (12, 12)])
+def test_uma_covariance_helps_on_the_other_half(grid: tuple[int, int]) -> None:
+    model = make_channel(SystemConfig(channel="uma", rows=grid[0], columns=grid[1]))
     h, _ = model.draw(4, 1000, generator=generator(0))
     noisy = h + complex_normal(*h.shape, generator=generator(1)) * math.sqrt(0.1)
-    gram = model.covariance + 0.1 * torch.eye(64)
+    gram = model.covariance + 0.1 * torch.eye(len(model.covariance))
     estimate = noisy @ torch.linalg.solve(gram, model.covariance).conj()  # h_hat = C (C + s I)^-1 y, rows; both Hermitian
     nmse_db = 10 * math.log10((estimate - h).abs().square().sum() / h.abs().square().sum())
     assert nmse_db < -13.0  # least squares: -10

@@ -20,8 +20,9 @@ class meter(gr.hier_block2):
     In: sent samples [pilot_len + data_len, users] and activity [users]; with ``compare="all"`` also the true channel
     [users, rows * columns], symbols [data_len, users] and channel [users, rows * columns].
     Items meet by their ``frame`` tags. A frame without an answer (dropped, rejected) counts as ``lost`` and not in the rates.
-    Out, for displays, and may stay unconnected, one item a compared frame: users whose activity was decided wrongly; active users whose
-    bits are not all right (only with ``"all"``). Message port ``stats``: the dictionary of `summary` twice a second.
+    Out, for displays, and may stay unconnected, one item a compared frame: users whose activity was decided wrongly; those of them that
+    were silent, the false alarms; active users whose bits are not all right (only with ``"all"``). Message port ``stats``: the dictionary
+    of `summary` twice a second.
 
     Memory does not grow with the frames: the truth of up to ``hold_frames`` frames waits for its answers, then the source must wait.
     """
@@ -102,7 +103,7 @@ class Comparison(FrameBlock):
                 "symbols": item(np.complex64, config.data_len, config.users),
                 "channel": item(np.complex64, config.users, config.antennas),
             }
-        self.signatures = list(ports.values()), [np.float32] * (2 if everything else 1)
+        self.signatures = list(ports.values()), [np.float32] * (3 if everything else 2)
         super().__init__("massaccess_comparison", *self.signatures)
         self._config, self._all = config, everything
         self.truths, self._answers = ((0, 2), (1, 3, 4)) if everything else ((0,), (1,))  # ports
@@ -188,7 +189,7 @@ class Comparison(FrameBlock):
         with self._lock, torch.inference_mode():
             self._tally.add(config, frame, estimate)
             self._compared += count
-            wrong = [(estimate.active != active).sum(1).numpy()]
+            wrong = [(estimate.active != active).sum(1).numpy(), (estimate.active & ~active).sum(1).numpy()]
             if self._all:
                 same = (constellation(config.modulation).decide(estimate.symbols.transpose(1, 2)) == bits).all(2) & estimate.active
                 wrong.append((active & ~same).sum(1).numpy())

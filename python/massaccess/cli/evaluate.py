@@ -15,6 +15,7 @@ from rich.table import Table
 
 from ..errors import ConfigError
 from ..evaluate.metrics import RATES
+from ..evaluate.montecarlo import GAINS
 from ..forward.noise import NOISE
 from ..registry import takes
 from ._json import json_option, write_json
@@ -23,7 +24,8 @@ from ._system import MAX_THREADS, configure, system_options
 if TYPE_CHECKING:
     from ..evaluate.montecarlo import Campaign
 
-LISTS = {"snr_db": float, "pilot_len": int}  # options of the system that take several values here
+SHOWN = (1e-1, 1e-2, 1e-3, 1e-4)  # rates of false alarms in the table of --roc
+LISTS = {"snr_db": float, "pilot_len": int, "activity": float}  # options of the system that take several values here
 
 
 class Numbers(click.ParamType):
@@ -62,13 +64,27 @@ class Numbers(click.ParamType):
 @click.option(
     "--noise", type=click.Choice(NOISE), default="known", show_default=True, help="Whether receivers are told the noise variance."
 )
+@click.option(
+    "--gains",
+    type=click.Choice(GAINS),
+    default="known",
+    show_default=True,
+    help="Whether receivers are told the users' mean powers, with pathloss and --no-power-control.",
+)
+@click.option(
+    "--roc",
+    is_flag=True,
+    help="Show missed detections at equal false alarms, and how far to believe the posteriors; JSON has both.",
+)
 @click.option("--device", default="auto", show_default=True, help="cpu, cuda, or auto.")
 @click.option("--threads", type=click.IntRange(0, MAX_THREADS), default=0, show_default=True, help="Threads; 0: all cores.")
 @json_option
-def command(receivers: str, config_path: Path | None, options: tuple[str, ...], threads: int, json_path: Path | None, **rest: Any) -> None:
+def command(
+    receivers: str, config_path: Path | None, options: tuple[str, ...], threads: int, roc: bool, json_path: Path | None, **rest: Any
+) -> None:
     """Monte Carlo of one or more receivers at one or more points, on the very same frames.
 
-    Several values of --snr-db and --pilots make a grid of points.
+    Several values of --snr-db, --pilots and --activity make a grid of points.
     """
     import torch
 
@@ -80,7 +96,7 @@ def command(receivers: str, config_path: Path | None, options: tuple[str, ...], 
     base = configure(config_path, {**rest, **dict.fromkeys(LISTS)})
     axes = [[(name, value) for value in values] for name, values in grid.items() if values]
     points = [base.replace(**dict(point)) for point in itertools.product(*axes)]
-    settings = {name: rest[name] for name in ("frames", "seed", "batch", "books", "calibrate", "noise", "device")}
+    settings = {name: rest[name] for name in ("frames", "seed", "batch", "books", "calibrate", "noise", "gains", "device")}
     campaign = Campaign(points, [name.strip() for name in receivers.split(",")], options=parse_options(options), **settings)
     for note in notes(campaign):
         click.echo(f"massaccess: warning: {note}", err=True)
@@ -88,9 +104,9 @@ def command(receivers: str, config_path: Path | None, options: tuple[str, ...], 
         task = bar.add_task("frames", total=len(points) * campaign.frames)
         document = evaluate(campaign, on_frames=lambda count: bar.update(task, advance=count))
     if json_path is None or str(json_path) != "-":
-        shown = table(document["results"])
-        console = Console()
-        Console(width=max(console.width, console.measure(shown, options=console.options.update(width=400)).maximum)).print(shown)
+        for shown in (table(document["results"]), *([curves(document["results"])] if roc else [])):
+            console = Console()
+            Console(width=max(console.width, console.measure(shown, options=console.options.update(width=400)).maximum)).print(shown)
     if json_path is not None:
         write_json(json_path, document)
 
@@ -133,13 +149,41 @@ def table(rows: list[dict[str, Any]]) -> Table:
     shown = Table(caption="± half of the 95 % interval; < its upper end where there was no error", caption_justify="left", box=SIMPLE)
     rates = [name for name in RATES if any(row[name] is not None for row in rows)]
     nmse = any(row["nmse_db"] is not None for row in rows)
-    for name in ("receiver", "SNR/dB", "pilots", *rates, *(["NMSE/dB"] if nmse else []), "ms/frame"):
+    places = _places(rows)
+    for name in ("receiver", *places, *rates, *(["NMSE/dB"] if nmse else []), "ms/frame"):
         shown.add_column(name, justify="left" if name == "receiver" else "right", no_wrap=True)
     for row in rows:
-        cells = [row["receiver"], f"{row['snr_db']:g}", str(row["pilots"]), *(_rate(row, name) for name in rates)]
+        cells = [row["receiver"], *(f"{row[place]:g}" for place in places.values()), *(_rate(row, name) for name in rates)]
         cells += [("" if row["nmse_db"] is None or row["nmse_db"] < -100 else f"{row['nmse_db']:.2f}")] if nmse else []
         shown.add_row(*cells, f"{1e3 * row['seconds_per_frame']:.2f}")
     return shown
+
+
+def curves(rows: list[dict[str, Any]]) -> Table:
+    """Missed detections at a few rates of false alarms, the area under the curve, and what the posteriors are worth."""
+    caption = "P_md at that P_fa, ± as above; a slope below 1: log odds are overconfident; log loss in nats per user"
+    shown = Table(caption=caption, caption_justify="left", box=SIMPLE)
+    levels = [level for level in SHOWN if any(_found(row, level) for row in rows)]
+    places = _places(rows)
+    for name in ("receiver", *places, *(f"P_fa {level:g}" for level in levels), "1 - AUC", "slope", "log loss"):
+        shown.add_column(name, justify="left" if name == "receiver" else "right", no_wrap=True)
+    for row in rows:
+        at = [_found(row, level) for level in levels]
+        worth = [None if row["auc"] is None else 1 - row["auc"], row["calibration_slope"], row["log_loss"]]
+        cells = [*("" if one is None else _rate(one, "p_md") for one in at), *("" if one is None else f"{one:.2g}" for one in worth)]
+        shown.add_row(row["receiver"], *(f"{row[place]:g}" for place in places.values()), *cells)
+    return shown
+
+
+def _found(row: dict[str, Any], level: float) -> dict[str, Any] | None:
+    """What a row says of missed detections at a rate of false alarms."""
+    return next((one for one in (row["roc"] or {}).get("p_md_at", ()) if one["p_fa"] == level), None)
+
+
+def _places(rows: list[dict[str, Any]]) -> dict[str, str]:
+    """Column -> key of what tells the points apart."""
+    several = len({row["activity"] for row in rows}) > 1
+    return {"SNR/dB": "snr_db", "pilots": "pilots", **({"activity": "activity"} if several else {})}
 
 
 def _rate(row: dict[str, Any], name: str) -> str:

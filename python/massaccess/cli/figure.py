@@ -28,6 +28,18 @@ class Words(click.ParamType):
         return tuple(word.strip() for word in str(value).split(",") if word.strip())
 
 
+class Files(click.ParamType):
+    """Comma-separated files, each with KEY= before it, or one without; as {key: file}."""
+
+    name = "files"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> dict[str, str]:
+        if not isinstance(value, str):
+            return dict(value)
+        parts = [word.rpartition("=") for word in value.split(",") if word.strip()]
+        return {key.strip(): path.strip() for key, _, path in parts}
+
+
 @click.command()
 @click.argument("name", metavar="[ID]", default="")
 @click.option("--full", is_flag=True, help="At the paper's scale (a GPU, hours), not the quick settings (two cores).")
@@ -38,7 +50,14 @@ class Words(click.ParamType):
 @click.option("--out", type=click.Path(file_okay=False, path_type=Path), default=".", help="Folder for ID.json and ID.png.")
 @click.option("--resume", is_flag=True, help="Keep the points that ID.json already holds.")
 @click.option("--curves", type=click.Path(dir_okay=False, path_type=Path), help="Curves of a training, for a figure that shows one.")
-@click.option("--weights", type=click.Path(dir_okay=False), default="", help="Weights file for the curves that need one, else left out.")
+@click.option(
+    "--weights",
+    type=Files(),
+    default="",
+    metavar="[KEY=]FILE,...",
+    help="Weights files for the curves that need one, else left out: one for all, or by the curve's key.",
+)
+@click.option("--books", type=click.IntRange(1), help="Pilot books that share the frames, instead of the figure's; 1: the fixed book.")
 @click.option("--device", default="auto", show_default=True, help="cpu, cuda, or auto.")
 @click.option("--threads", type=click.IntRange(0, MAX_THREADS), default=0, show_default=True, help="Threads; 0: all cores.")
 @json_option
@@ -72,7 +91,7 @@ def _result(figure: PublishedFigure, path: Path, resume: bool, curves: Path | No
     from ..evaluate.figures.experiment import Extent, document, run, training_rows, write
 
     points = None if asked["points"] is None else tuple(asked["points"])
-    extent = Extent(asked["full"], asked["frames"], points, asked["only"], asked["seed"], asked["device"], asked["weights"])
+    extent = Extent(points=points, **{key: value for key, value in asked.items() if key != "points"})
     if figure.x != TRAINING or curves is None:
         return run(figure, extent, path=path, resume=resume, on_job=_progress)
     result = document(figure, extent, training_rows(figure.curves[0], curves))
@@ -102,10 +121,13 @@ def _list(json_path: Path | None) -> None:
 def _report(figure: PublishedFigure, result: Mapping[str, Any]) -> None:
     """Tables of the measured values, and the paper's sentences with what became of them."""
     for measure in figure.y:
-        Console(width=max(Console().width, 120)).print(_table(figure, result["results"], measure))
+        shown, console = _table(figure, result["results"], measure), Console()
+        Console(width=max(console.width, console.measure(shown, options=console.options.update(width=400)).maximum)).print(shown)
     for claim in result["claims"]:
         measured = f" ({claim['measured']})" if claim["measured"] else ""
         click.echo(f"{claim['verdict']}{measured}: {claim['says']}")
+    for key, why in result["left_out"].items():
+        click.echo(f"left out: {key}, {why}")
     click.echo(f"{result['mode']} run: {result['extent']}\n{result['note']}".rstrip())
 
 

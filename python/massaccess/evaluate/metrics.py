@@ -22,6 +22,11 @@ RATES = {
     "fer": "frame error rate: active users whose payload and CRC did not come through, per active user and frame",
 }
 """Every rate and what it counts. A missed user's symbols are zeros: all its symbols and its frame are wrong, about half of its bits."""
+LOADS = {
+    "aep_underloaded": "the same over frames with no more active users than pilots",
+    "aep_overloaded": "the same over frames with more active users than pilots",
+}
+"""The activity error probability apart, by what frames ask of a detector."""
 
 
 _NOTHING = torch.zeros(5, dtype=torch.float64)
@@ -53,25 +58,27 @@ class Tally:
         self._count("aep", wrong, torch.ones_like(truth))
         self._count("p_fa", wrong & ~truth, ~truth)
         self._count("p_md", wrong & truth, truth)
+        over = truth.sum(1) > config.pilot_len
+        self._split("aep_overloaded", wrong, over)
+        self._split("aep_underloaded", wrong, ~over)
         if estimate.channel is not None:
             self._channel(frame, estimate.channel, found)
         if estimate.symbols is not None and config.data_len:
             self._data(config, frame, estimate.symbols, found)
 
     def summary(self) -> dict[str, Any]:
-        """Each rate of `RATES` with ``_ci95`` and ``_errors``, and nmse_db with ``_ci95``; ``None`` where nothing was measured.
+        """Each rate of `RATES` and `LOADS` with ``_ci95`` and ``_errors``, and nmse_db with ``_ci95``; ``None`` where nothing was measured.
 
         Intervals take the frame as the independent unit, since errors come in bursts: the ratio estimator's normal interval, widened where
         the exact binomial interval (Clopper-Pearson) is wider, as with few or no errors.
         """
         result: dict[str, Any] = {"frames": self.frames}
-        for name in RATES:
+        for name in (*RATES, *LOADS):
             sums = self._sums.get(name, _NOTHING)
-            rate, half = _ratio(sums, self.frames)
-            known = sums[1] > 0
-            result[name] = rate if known else None
-            result[f"{name}_ci95"] = _interval(sums, rate, half) if known else None
-            result[f"{name}_errors"] = int(sums[0]) if known else None
+            counted = bool(sums[1] > 0)
+            rate, interval = rate_and_interval(sums, self.frames) if counted else (None, None)
+            result[name], result[f"{name}_ci95"] = rate, interval
+            result[f"{name}_errors"] = int(sums[0]) if counted else None
         energy = self._sums.get("nmse", _NOTHING)
         nmse, half = _ratio(energy, self.frames)
         known = energy[1] > 0
@@ -100,10 +107,29 @@ class Tally:
     def _count(self, name: str, wrong: Tensor, trials: Tensor) -> None:
         self._sum(name, wrong.flatten(1).sum(1), trials.flatten(1).sum(1))
 
+    def _split(self, name: str, wrong: Tensor, frames: Tensor) -> None:
+        """Errors of the ``frames`` [B] alone; the others count as frames without trials."""
+        self._count(name, wrong & frames[:, None], frames[:, None].expand_as(wrong))
+
     def _sum(self, name: str, errors: Tensor, trials: Tensor) -> None:
-        e, t = errors.double(), trials.double()
-        sums = torch.stack([e.sum(), t.sum(), e.square().sum(), (e * t).sum(), t.square().sum()]).cpu()
+        sums = cluster_sums(errors, trials)
         self._sums[name] = sums if name not in self._sums else self._sums[name] + sums
+
+
+def cluster_sums(errors: Tensor, trials: Tensor) -> Tensor:
+    """Sums over frames [..., 5] of (errors, trials, errors^2, errors*trials, trials^2), for counts [B ...]: all that an interval needs."""
+    e, t = errors.double(), trials.double()
+    return torch.stack([part.sum(0) for part in (e, t, e * e, e * t, t * t)], -1).cpu()
+
+
+def rate_and_interval(sums: Tensor, frames: int) -> tuple[float, list[float]]:
+    """errors / trials and its 95 % interval, from the `cluster_sums` of so many frames; see `Tally.summary`.
+
+    >>> rate_and_interval(cluster_sums(torch.tensor([1.0, 0.0]), torch.tensor([4.0, 4.0])), 2)[0]
+    0.125
+    """
+    rate, half = _ratio(sums, frames)
+    return rate, _interval(sums, rate, half)
 
 
 def _ratio(sums: Tensor, frames: int) -> tuple[float, float]:

@@ -17,8 +17,10 @@ from ..forward.simulate import Simulation
 from ..registry import create, entry
 from ..rng import derive, generator
 from .metrics import Tally
+from .roc import Ranking
 
 DEVICES = ("auto", "cpu", "cuda")
+GAINS = ("known", "unknown")  # what receivers may be told of the users' mean powers
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,7 @@ class Campaign:
     each activity detector that has one, on that many frames of another seed; it changes nothing in the frames that are counted.
     ``steps`` tells iterative receivers that time is up after so many of their steps (0: never).
     ``noise="estimated"`` hides the noise variance: receivers get what `forward.noise` reads from the frames of each batch.
+    ``gains="unknown"`` hides the users' mean powers, where the channel model tells them: receivers take all users for equal.
     """
 
     points: Sequence[SystemConfig]
@@ -41,6 +44,7 @@ class Campaign:
     calibrate: int = 0
     device: str = "auto"
     noise: str = "known"
+    gains: str = "known"
     steps: int = 0
     options: dict[str, dict[str, Any]] = field(default_factory=dict)
 
@@ -60,6 +64,8 @@ class Campaign:
             raise ConfigError(f"steps is {self.steps}: pass how many steps receivers may take, or 0 for all that they want")
         if self.noise not in NOISE:
             raise unknown("noise", self.noise, NOISE)
+        if self.gains not in GAINS:
+            raise unknown("gains", self.gains, GAINS)
         self.where  # a device that is not there fails here
 
     @property
@@ -78,7 +84,9 @@ class Campaign:
 def evaluate(campaign: Campaign, *, on_frames: Callable[[int], None] | None = None) -> dict[str, Any]:
     """Runs the campaign; the result is the document that ``massaccess evaluate --json`` writes. ``on_frames`` reports progress."""
     results = [row for config in campaign.points for row in _point(campaign, config, on_frames)]
-    settings = {name: getattr(campaign, name) for name in ("frames", "seed", "batch", "books", "calibrate", "noise", "steps", "options")}
+    settings = {
+        name: getattr(campaign, name) for name in ("frames", "seed", "batch", "books", "calibrate", "noise", "gains", "steps", "options")
+    }
     return {"config": campaign.points[0].to_dict(), "version": __version__, **settings, "results": results}
 
 
@@ -94,6 +102,8 @@ def batches(config: SystemConfig, *, frames: int, seed: int, batch: int, books: 
 def seen(campaign: Campaign, obs: Observation) -> Observation:
     """What the receivers of the campaign get to see of ``obs``, on their device."""
     obs = obs.to(campaign.where)
+    if campaign.gains == "unknown" and obs.user_gain is not None:
+        obs = replace(obs, user_gain=None)
     return with_estimated_noise(obs) if campaign.noise == "estimated" else obs
 
 
@@ -129,7 +139,8 @@ class _Run:
         self.name, self.options, self.seed, self.steps = name, options, campaign.seed, campaign.steps
         self.genie = entry(name).genie
         self.receiver = create(name, **options)
-        self.tally, self.seconds, self.evaluations, self.warm = Tally(), 0.0, 0.0, False
+        self.tally, self.ranking = Tally(), Ranking()
+        self.seconds, self.evaluations, self.warm = 0.0, 0.0, False
 
     def receive(self, config: SystemConfig, frame: Frame, obs: Observation) -> None:
         if not self.warm:  # compilation and first-touch costs are not the algorithm's
@@ -140,6 +151,7 @@ class _Run:
         self.seconds += time.perf_counter() - started
         self.evaluations += float(estimate.info.get("nfe", 0)) * len(frame)
         self.tally.add(config, frame, estimate)
+        self.ranking.add(frame, estimate)
 
     def _call(self, frame: Frame, obs: Observation, steps: int) -> Any:
         """The receiver's answer; ``steps`` says how often it may ask whether time is up, 0 for always."""
@@ -168,6 +180,7 @@ class _Run:
             "adc_bits": config.adc_bits,
             "modulation": config.modulation,
             "noise": campaign.noise,
+            "gains": campaign.gains,
         }
         cost = {
             "nfe": self.evaluations / campaign.frames,
@@ -175,7 +188,7 @@ class _Run:
             "device": str(campaign.where),
             "threads": torch.get_num_threads(),
         }
-        return {"receiver": self.name, **where, **self.tally.summary(), **cost, "options": self.options}
+        return {"receiver": self.name, **where, **self.tally.summary(), **self.ranking.summary(), **cost, "options": self.options}
 
 
 def _options(campaign: Campaign, config: SystemConfig, name: str) -> dict[str, Any]:

@@ -20,10 +20,11 @@ FLOOR = 1e-12  # eigenvalues below it are rounding: a bank with fewer channels t
 
 
 def read_bank(path: str | Path) -> dict[str, Any]:
-    """A channel bank as `save_bank` takes it: h [n M] complex64, gain_db [n] float32, train, recipe.
+    """A channel bank as `save_bank` takes it: h [n M] complex64, gain_db [n] float32, train, recipe, covariance [M M] complex64 or None.
 
     The ``.npz`` file has ``h`` (complex [n, M], or real [n, M, 2]: real and imaginary parts), ``gain_db`` [n], and if it likes ``train``
-    (length of the training half, otherwise 0) and ``recipe`` (JSON text). Nothing is ever unpickled.
+    (length of the training half, otherwise 0), ``recipe`` (JSON text) and ``covariance``, where the training half stayed behind. Nothing
+    is ever unpickled.
     Raises ConfigError when there is no such file, FormatError when it is not a channel bank.
     """
     if not Path(path).is_file():
@@ -68,6 +69,17 @@ def _checked_recipe(arrays: dict[str, np.ndarray], path: str | Path) -> dict[str
         raise FormatError(f"recipe of {path} is not a JSON object ({error}): store it with save_bank") from error
 
 
+def _checked_covariance(arrays: dict[str, np.ndarray], path: str | Path) -> np.ndarray | None:
+    if "covariance" not in arrays:
+        return None
+    covariance, antennas = arrays["covariance"], arrays["h"].shape[1]
+    if covariance.dtype.kind != "c" or covariance.shape != (antennas, antennas):
+        raise FormatError(
+            f"covariance of {path} is {covariance.dtype} {list(covariance.shape)}: store complex [antennas, antennas], {antennas} here"
+        )
+    return _finite(covariance, np.complex64, "covariance", path)
+
+
 def _required(arrays: dict[str, np.ndarray], key: str, path: str | Path) -> np.ndarray:
     if key not in arrays:
         raise FormatError(f"{path} has no array '{key}' (it has {', '.join(sorted(arrays)) or 'none'}): a channel bank needs h and gain_db")
@@ -82,14 +94,24 @@ def _finite(values: np.ndarray, dtype: type, key: str, path: str | Path) -> np.n
     return single
 
 
-_CHECKS = {"h": _checked_h, "gain_db": _checked_gain, "train": _checked_train, "recipe": _checked_recipe}
+_CHECKS = {"h": _checked_h, "gain_db": _checked_gain, "train": _checked_train, "recipe": _checked_recipe, "covariance": _checked_covariance}
 
 
-def save_bank(path: str | Path, h: np.ndarray, gain_db: np.ndarray, train: int, recipe: Mapping[str, Any], *, half: bool = True) -> Path:
+def save_bank(
+    path: str | Path,
+    h: np.ndarray,
+    gain_db: np.ndarray,
+    train: int,
+    recipe: Mapping[str, Any],
+    *,
+    covariance: np.ndarray | None = None,
+    half: bool = True,
+) -> Path:
     """Writes a channel bank that `channels.Bank.load` reads; the file appears whole or not at all.
 
     h complex [n, antennas], mean power 1 per antenna; gain_db [n]; the first ``train`` rows are the training half; ``recipe`` says how
-    it was made and must be JSON. ``half`` stores float16 [n, antennas, 2]: half the size of complex64, with a rounding error of -74 dB.
+    it was made and must be JSON; ``covariance`` [M M] is E[h h^H] as known from elsewhere, for a bank without a training half.
+    ``half`` stores float16 [n, antennas, 2]: half the size of complex64, with a rounding error of -74 dB.
     Raises ShapeError, ConfigError or NotFiniteError when the parts do not fit.
     """
     path = Path(path)
@@ -107,6 +129,9 @@ def save_bank(path: str | Path, h: np.ndarray, gain_db: np.ndarray, train: int, 
             "h or gain_db holds NaN, infinity or numbers beyond half precision: normalise to mean power 1, or pass half=False"
         )
     arrays = {"h": stored, "gain_db": gain_db, "train": np.array(train), "recipe": np.array(json.dumps(dict(recipe)))}
+    if covariance is not None:
+        arrays["covariance"] = np.asarray(covariance, dtype=np.complex64)
+        _checked_covariance(arrays, path)
     return _write_atomic(path, arrays)
 
 

@@ -24,7 +24,10 @@ from .banks import read_bank
 
 DATA = Path(__file__).resolve().parent.parent / "data"
 SPLITS = ("train", "test")
-SHIPPED_GRID = (8, 8)  # rows and columns of the arrays in the shipped banks
+SHIPPED = {  # banks by name and by rows and columns of the array
+    "uma": {(8, 8): "uma_nlos_8x8", (12, 12): "uma_nlos_12x12"},
+    "florence": {(8, 8): "florence_8x8"},
+}
 
 
 class ChannelModel(Protocol):
@@ -192,7 +195,8 @@ class Bank:
     def load(cls, path: str | Path, *, split: str = "test") -> Bank:
         """One half of the file that `read_bank` reads, with its errors."""
         stored = read_bank(path)
-        return cls(torch.from_numpy(stored["h"]), torch.from_numpy(stored["gain_db"]), stored["train"], split, str(path))
+        known = None if stored["covariance"] is None else torch.from_numpy(stored["covariance"])
+        return cls(torch.from_numpy(stored["h"]), torch.from_numpy(stored["gain_db"]), stored["train"], split, str(path), known)
 
     @property
     def antennas(self) -> int:
@@ -229,15 +233,17 @@ class Entry:
     make: Callable[[SystemConfig, str], Any] = field(repr=False)
 
 
-def _shipped(stem: str, *, assumed: str = "") -> Callable[[SystemConfig, str], ChannelModel]:
+def _shipped(name: str, *, assumed: str = "") -> Callable[[SystemConfig, str], ChannelModel]:
     def make(config: SystemConfig, split: str) -> ChannelModel:
-        if (config.rows, config.columns) != SHIPPED_GRID:
+        grid, grids = (config.rows, config.columns), SHIPPED[name]
+        if grid not in grids:
             raise ShapeError(
-                f"the shipped bank {stem} is for an 8x8 array but this one is {config.rows}x{config.columns}: pass rows=8, columns=8, "
+                f"the shipped bank {name} is for {' and '.join(f'{rows}x{columns}' for rows, columns in grids)} arrays but this one is "
+                f"{config.rows}x{config.columns}: pass rows=8, columns=8, "
                 "or make a bank with `massaccess channels generate --rows R --columns C`"
             )
-        bank = _load_bank(DATA / f"{stem}.npz", split)
-        return replace(bank, assumed=_load_bank(DATA / f"{assumed}.npz", split).covariance) if assumed else bank
+        bank = _load_bank(DATA / f"{grids[grid]}.npz", split)
+        return replace(bank, assumed=_load_bank(DATA / f"{SHIPPED[assumed][grid]}.npz", split).covariance) if assumed else bank
 
     return make
 
@@ -249,20 +255,25 @@ CHANNELS: dict[str, Entry] = {
         "3GPP TR 36.942, 128.1 + 37.6 log10(d/km) dB",
         lambda config, split: PathLoss(config.antennas, config.power_control),
     ),
+    "pathloss-20db": Entry(
+        "the same with users 294 m to 1 km away: 20 dB between the nearest and the farthest",
+        "3GPP TR 36.942, 128.1 + 37.6 log10(d/km) dB",
+        lambda config, split: PathLoss(config.antennas, config.power_control, min_km=10 ** (-20 / 37.6)),
+    ),
     "kronecker": Entry(
         "Rayleigh fading with exponential correlation 0.7 along rows and columns",
         "Loyka 2001",
         lambda config, split: Kronecker(config.rows, config.columns),
     ),
     "uma": Entry(
-        "shipped bank: urban macro cell without line of sight, 8x8 array, 3.5 GHz",
+        "shipped bank: urban macro cell without line of sight, 8x8 array (12x12: for tests only), 3.5 GHz",
         "3GPP TR 38.901 v16.1, made with Sionna",
-        _shipped("uma_nlos_8x8"),
+        _shipped("uma"),
     ),
     "florence": Entry(
         "shipped bank: ray-traced old town, 8x8 array, 3.5 GHz; receivers know the covariance of uma, not of this city",
         "Sionna RT, scene Florence",
-        _shipped("florence_8x8", assumed="uma_nlos_8x8"),
+        _shipped("florence", assumed="uma"),
     ),
 }
 

@@ -10,6 +10,9 @@ Kinds of checks and their terms; ``from`` and ``to`` limit x, both included; ``f
     falls        curve, y                          y at each x less y at the one before, in dB: none above 0
     swing        curve, y, most                    largest y over least y, in dB
     early        curve, y, share, least            how much of y's whole fall is done after that share of the x axis
+    rise         curve, over, y, least, most       y at the last x over y at the first, in dB; less that of ``over``, where one is named
+    contrast     curve, over, than, than_over, y   how much more ``curve`` gains over ``over`` than ``than`` over ``than_over`` at every x,
+                                                   in dB
 
 >>> rows = [{"curve": c, "x": x, "ber": b} for c, x, b in [("a", 0, 1e-2), ("a", 4, 1e-4), ("b", 0, 1e-1), ("b", 4, 1e-3)]]
 >>> judge(Claim("a is better", "gain", {"curve": "a", "over": "b", "y": "ber", "at": 1e-3, "least": 1.5}), rows)
@@ -44,8 +47,12 @@ def judge(claim: Claim, rows: Rows, *, full: bool = True) -> tuple[str, str]:
     terms = {**_LIMITS.get(claim.kind, {}), **claim.terms}
     least, most = terms.get("least", -math.inf), terms.get("most", math.inf)
     low, high = min(found), max(found)
-    told = f"{low:.2f}" if len(found) == 1 else f"{low:.2f} to {high:.2f}"
+    told = _told(low) if len(found) == 1 else f"{_told(low)} to {_told(high)}"
     return AGREES if least <= low and high <= most else DISAGREES, told
+
+
+def _told(value: float) -> str:
+    return f"{value:.2g}" if 0 < abs(value) < 0.1 else f"{value:.2f}"
 
 
 def line(rows: Rows, curve: str, y: str, terms: Mapping[str, Any] | None = None) -> Line:
@@ -134,6 +141,27 @@ def _early(terms: Mapping[str, Any], rows: Rows) -> list[float]:
     return [(first[1] - soon[-1]) / (first[1] - last[1])] if first[1] > last[1] else [0.0]
 
 
+def _rise(terms: Mapping[str, Any], rows: Rows) -> list[float]:
+    rises = []
+    for name in [terms["curve"], *([terms["over"]] if "over" in terms else [])]:
+        points = sorted(line(rows, name, terms["y"], terms).items())
+        if len(points) < 2:
+            return []
+        rises.append(_decibel(terms["y"], points[-1][1]) - _decibel(terms["y"], points[0][1]))
+    found = rises[0] - sum(rises[1:])
+    return [found] if math.isfinite(found) else []
+
+
+def _contrast(terms: Mapping[str, Any], rows: Rows) -> list[float]:
+    y = terms["y"]
+    lines = [line(rows, terms[name], y, terms) for name in ("curve", "over", "than", "than_over")]
+    found = []
+    for x in sorted(set.intersection(*(set(one) for one in lines))):
+        ours, others, theirs, rest = (_decibel(y, one[x]) for one in lines)
+        found.append((others - ours) - (rest - theirs))
+    return [gap for gap in found if math.isfinite(gap)]
+
+
 _KINDS = {
     "gain": _gain,
     "difference": _difference,
@@ -143,5 +171,7 @@ _KINDS = {
     "falls": _falls,
     "swing": _swing,
     "early": _early,
+    "rise": _rise,
+    "contrast": _contrast,
 }
-_LIMITS = {"above": {"least": 0.0}, "falls": {"most": 0.0}}  # what these kinds mean
+_LIMITS = {"above": {"least": 0.0}, "falls": {"most": 0.0}, "contrast": {"least": 0.0}}  # what these kinds mean

@@ -3,14 +3,16 @@
     id, paper, figure, title, note       names; note: what the paper leaves open, and what stands here instead
     x                                    a field of SystemConfig, "snr_users_db" (users / noise_var), "steps" (time is up after so many
                                          steps of a receiver; where it has options n_x and n_update, of its channel sampler), "step"
-                                         (of a training), or the name of an option of the receivers
+                                         (of a training), "p_fa" (rates of false alarms, any of `roc.LEVELS`: one run a curve, over
+                                         its thresholds), or the name of an option of the receivers
     y                                    one panel each: measures of `metrics`, "accuracy" (1 - aep), or "loss"
     [system]                             SystemConfig, without x
-    [quick], [full]                      points, frames, slow_frames, batch; note: what was cut down
+    [quick], [full]                      points, frames, slow_frames, batch, books (pilot books that share the frames); note: what was
+                                         cut down
     [[curve]]                            key, label (the paper's), receiver; options; system (changes); y (panels, default: all);
                                          slow (takes slow_frames); quick_frames (of the quick run, instead of either); flat (does not
                                          depend on x: run once); quick (options of the quick run, or false: left out of it); trained
-                                         (option "weights" is a file that does not ship: left out without one)
+                                         (option "weights" is a file that does not ship: left out without one, `--weights KEY=FILE`)
     [[claim]]                            says: a sentence of the paper; kind and terms of `claims`, where a machine can check it
     like                                 id of a figure from which everything comes that is not said here, but for the claims
 
@@ -31,15 +33,17 @@ from typing import Any
 
 from ...core import SystemConfig
 from ...errors import ConfigError, unknown
+from ..roc import LEVELS
 
 FOLDER = Path(__file__).resolve().parent
 FIELDS = tuple(item.name for item in dataclasses.fields(SystemConfig))
-SNR_USERS, STEPS, TRAINING = "snr_users_db", "steps", "step"
+SNR_USERS, STEPS, TRAINING, FALSE_ALARMS = "snr_users_db", "steps", "step", "p_fa"
 MEASURES = {
     "nmse_db": "NMSE [dB]",
     "ber": "bit error rate",
     "aep": "activity error probability",
     "accuracy": "activity accuracy",
+    "p_md": "missed detections",
     "seconds_per_frame": "time per frame [s]",
     "loss": "training loss",
 }
@@ -51,6 +55,8 @@ AXES = {
     STEPS: "steps until the receiver is stopped",
     TRAINING: "training step",
     "n_h": "channel sampling steps",
+    "activity": "probability that a user is active",
+    FALSE_ALARMS: "false alarms",
 }
 
 
@@ -87,12 +93,13 @@ class Claim:
 
 @dataclass(frozen=True)
 class Settings:
-    """How much is run: x values, frames a point, frames for slow curves, frames at once."""
+    """How much is run: x values, frames a point, frames for slow curves, frames at once, pilot books that share the frames."""
 
     points: tuple[float, ...]
     frames: int
     slow_frames: int = 0
     batch: int = 32
+    books: int = 1
     note: str = ""
 
 
@@ -174,9 +181,12 @@ def _check(figure: PublishedFigure, path: Path) -> None:
         if measure not in MEASURES:
             raise unknown("measure", measure, MEASURES)
     for claim in figure.claims:
-        for name in ("curve", "over"):
+        for name in ("curve", "over", "than", "than_over"):
             if name in claim.terms and claim.terms[name] not in keys:
                 raise unknown("curve", claim.terms[name], keys)
+    for level in (*figure.quick.points, *figure.full.points) if figure.x == FALSE_ALARMS else ():
+        if level not in LEVELS:
+            raise ConfigError(f"{path}: {level:g} is no rate of false alarms that is told: choose among {', '.join(map(str, LEVELS))}")
     if path.stem != figure.id:
         raise ConfigError(f"{path} calls itself {figure.id}: name the file like the figure")
     for curve in figure.curves:
@@ -184,6 +194,7 @@ def _check(figure: PublishedFigure, path: Path) -> None:
 
 
 def _natural(name: str) -> tuple[str, str, int, str]:
-    digits = "".join(letter for letter in name.partition("-")[2] if letter.isdigit())
-    kind = name.partition("-")[2].rstrip("-knm").rstrip("0123456789")
-    return name.partition("-")[0], kind, int(digits or 0), name
+    paper, _, rest = name.partition("-")
+    letters = rest.partition("-")[0].rstrip("abcdefgh").rstrip("0123456789")
+    digits = "".join(filter(str.isdigit, rest))
+    return paper, letters, int(digits or 0), name

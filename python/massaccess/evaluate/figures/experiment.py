@@ -7,23 +7,23 @@ import json
 import math
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ... import __version__
 from ...core import SystemConfig
 from ...errors import ConfigError, FormatError
-from ...registry import create
+from ...registry import GENIE_ACTIVITY, RECEIVERS, create
 from ..montecarlo import Campaign, evaluate
 from .claims import judge
-from .definition import FIELDS, SNR_USERS, STEPS, TRAINING, Curve, PublishedFigure, Settings
+from .definition import FALSE_ALARMS, FIELDS, SNR_USERS, STEPS, TRAINING, Curve, PublishedFigure, Settings
 
 
 @dataclass(frozen=True)
 class Extent:
     """How much of a figure to run; what is ``None`` is as the figure's quick or full settings say. ``only``: keys or receivers;
-    ``weights``: a file for curves that need one."""
+    ``weights``: files for curves that need one, by the curve's key, or by "" for all of them."""
 
     full: bool = False
     frames: int | None = None
@@ -31,35 +31,60 @@ class Extent:
     only: tuple[str, ...] = ()
     seed: int = 0
     device: str = "auto"
-    weights: str = ""
+    weights: Mapping[str, str] = field(default_factory=dict)
+    books: int | None = None
+
+    def weights_of(self, curve: Curve) -> str:
+        """The file for a curve; empty where there is none."""
+        return self.weights.get(curve.key, self.weights.get("", ""))
 
 
 @dataclass(frozen=True)
 class Job:
-    """One point of one curve; x is ``None`` for a curve that is flat."""
+    """One point of one curve, or of a curve over false alarms all its ``levels``; x is ``None`` for a curve that is flat, and for these."""
 
     curve: Curve
     x: float | None
     campaign: Campaign
+    levels: tuple[float, ...] = ()
 
     @property
     def fingerprint(self) -> str:
         """Equal for equal work: what tells a finished point from one of other settings."""
         c = self.campaign
-        facts = [c.points[0].to_dict(), list(c.receivers), c.options, c.frames, c.seed, c.steps, __version__]
+        facts: list[Any] = [c.points[0].to_dict(), list(c.receivers), c.options, c.frames, c.seed, c.steps, __version__]
+        facts += [["books", c.books]] if c.books > 1 else []
+        facts += [["levels", *self.levels]] if self.levels else []
         return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def jobs(figure: PublishedFigure, extent: Extent) -> list[Job]:
-    """All points of all curves that ``extent`` asks for; ConfigError when nothing is left. Unknown receivers and options fail here."""
-    kept = [curve for curve in figure.curves if _wanted(curve, extent)]
+    """All points of all curves that ``extent`` asks for, but for those of `left_out`; ConfigError when nothing is left. Unknown options
+    fail here."""
+    missing = left_out(figure, extent)
+    kept = [curve for curve in figure.curves if _wanted(curve, extent) and curve.key not in missing]
     if not kept:
         keys = ", ".join(f"{curve.key} ({curve.receiver})" for curve in figure.curves)
-        raise ConfigError(f"no curve of {figure.id} is left: choose among {keys}; --full runs those that the quick settings leave out")
-    found = [Job(curve, x, _campaign(figure, curve, x, extent)) for curve in kept for x in _places(figure, curve, extent)]
+        why = "".join(f"; {key}: {reason}" for key, reason in missing.items())
+        raise ConfigError(f"no curve of {figure.id} is left: choose among {keys}; --full runs those that the quick settings leave out{why}")
+    levels = _points(figure, extent) if figure.x == FALSE_ALARMS else ()
+    found = [Job(curve, x, _campaign(figure, curve, x, extent), levels) for curve in kept for x in _places(figure, curve, extent)]
     for job in found:
         create(job.curve.receiver, **job.campaign.options.get(job.curve.receiver, {}))
     return found
+
+
+def left_out(figure: PublishedFigure, extent: Extent) -> dict[str, str]:
+    """Key of each curve that ``extent`` asks for and that cannot be run here -> why."""
+    reasons: dict[str, str] = {}
+    for curve in figure.curves if figure.x != TRAINING else ():
+        if not _wanted(curve, extent):
+            continue
+        if curve.receiver.partition("+")[0] not in (*RECEIVERS, GENIE_ACTIVITY):
+            reasons[curve.key] = f"this version has no receiver {curve.receiver}"
+        elif curve.trained and not extent.weights_of(curve):
+            reasons[curve.key] = f"its network does not ship: train it, and pass --weights {curve.key}=FILE"
+    return reasons
 
 
 def run(
@@ -84,7 +109,7 @@ def run(
     for index, job in enumerate(todo):
         if on_job is not None:
             on_job(index, len(todo), job)
-        rows.append(known.get((job.curve.key, job.fingerprint)) or _row(job))
+        rows += known.get((job.curve.key, job.fingerprint)) or _rows(job)
         result = document(figure, extent, rows)
         if path is not None:
             write(path, result)
@@ -103,6 +128,7 @@ def document(figure: PublishedFigure, extent: Extent, rows: Sequence[Mapping[str
         "note": figure.note,
         "seed": extent.seed,
         "version": __version__,
+        "left_out": left_out(figure, extent),
         "claims": [{"says": claim.says, "verdict": verdict, "measured": told} for claim, (verdict, told) in claims],
         "results": list(rows),
     }
@@ -113,12 +139,15 @@ def _extent(figure: PublishedFigure, extent: Extent) -> str:
     settings = figure.settings(full=extent.full)
     slow = f", {settings.slow_frames} for the samplers" if settings.slow_frames and not extent.frames else ""
     fewer = "" if extent.full or extent.frames else "".join(f", {one.quick_frames} for {one.key}" for one in _special(figure, extent))
-    frames = "" if figure.x == TRAINING else f"{extent.frames or settings.frames} frames a point{slow}{fewer}"
+    count, books = extent.frames or settings.frames, min(extent.books or settings.books, extent.frames or settings.frames)
+    shared = f" of {books} pilot books" if books > 1 else ""
+    frames = "" if figure.x == TRAINING else f"{count} frames a point{shared}{slow}{fewer}"
     return "; ".join(part for part in (frames, settings.note) if part)
 
 
 def _special(figure: PublishedFigure, extent: Extent) -> list[Curve]:
-    return [curve for curve in figure.curves if curve.quick_frames and _wanted(curve, extent)]
+    missing = left_out(figure, extent)
+    return [curve for curve in figure.curves if curve.quick_frames and _wanted(curve, extent) and curve.key not in missing]
 
 
 def training_rows(curve: Curve, path: Path) -> list[dict[str, Any]]:
@@ -140,14 +169,15 @@ def write(path: Path, result: Mapping[str, Any]) -> None:
 def _wanted(curve: Curve, extent: Extent) -> bool:
     if extent.only and not {curve.key, curve.receiver} & set(extent.only):
         return False
-    if curve.trained and not extent.weights:
-        return False
     return extent.full or curve.quick is not False
 
 
 def _places(figure: PublishedFigure, curve: Curve, extent: Extent) -> Iterator[float | None]:
-    points = figure.settings(full=extent.full).points if extent.points is None else extent.points
-    return iter((None,) if curve.flat else points)
+    return iter((None,) if curve.flat or figure.x == FALSE_ALARMS else _points(figure, extent))
+
+
+def _points(figure: PublishedFigure, extent: Extent) -> tuple[float, ...]:
+    return figure.settings(full=extent.full).points if extent.points is None else extent.points
 
 
 def _campaign(figure: PublishedFigure, curve: Curve, x: float | None, extent: Extent) -> Campaign:
@@ -163,13 +193,15 @@ def _campaign(figure: PublishedFigure, curve: Curve, x: float | None, extent: Ex
     elif x is not None:
         options[figure.x] = int(x)
     if curve.trained:
-        options["weights"] = extent.weights
+        options["weights"] = extent.weights_of(curve)
+    frames = _frames(settings, curve, extent)
     return Campaign(
         [config],
         [curve.receiver],
-        _frames(settings, curve, extent),
+        frames,
         seed=extent.seed,
         batch=settings.batch,
+        books=min(extent.books or settings.books, frames),
         device=extent.device,
         steps=steps,
         options={curve.receiver: options} if options else {},
@@ -185,15 +217,22 @@ def _frames(settings: Settings, curve: Curve, extent: Extent) -> int:
     return settings.slow_frames if curve.slow and settings.slow_frames else settings.frames
 
 
-def _row(job: Job) -> dict[str, Any]:
+def _rows(job: Job) -> list[dict[str, Any]]:
+    """What was measured at the job's point, or at each of its levels that stands for enough false alarms."""
     (measured,) = evaluate(job.campaign)["results"]
+    curve = measured.pop("roc")
+    measured.pop("reliability")
     row = {"curve": job.curve.key, "label": job.curve.label, "x": job.x, "job": job.fingerprint, **measured}
     if row["aep"] is not None:
         row |= {"accuracy": 1 - row["aep"], "accuracy_ci95": [1 - end for end in reversed(row["aep_ci95"])]}
-    return row
+    if not job.levels:
+        return [row]
+    decided = {f"{name}_decided": row[name] for name in ("p_fa", "p_md")}
+    found = [level for level in curve["p_md_at"] if level["p_fa"] in job.levels] if curve else []
+    return [{**row, **decided, "x": level["p_fa"], "p_fa_ci95": None, "p_fa_errors": None, **level} for level in found]
 
 
-def _finished(path: Path, figure: PublishedFigure) -> dict[tuple[str, str], dict[str, Any]]:
+def _finished(path: Path, figure: PublishedFigure) -> dict[tuple[str, str], list[dict[str, Any]]]:
     """The points of a result file, by curve and fingerprint."""
     if not path.exists():
         return {}
@@ -201,7 +240,10 @@ def _finished(path: Path, figure: PublishedFigure) -> dict[tuple[str, str], dict
         stored = json.loads(path.read_text("utf-8"))
         if stored["figure"] != figure.id:
             raise FormatError(f"{path} holds {stored['figure']}, not {figure.id}: choose another folder")
-        return {(row["curve"], row["job"]): row for row in stored["results"]}
+        found: dict[tuple[str, str], list[dict[str, Any]]] = {}
+        for row in stored["results"]:
+            found.setdefault((row["curve"], row["job"]), []).append(row)
+        return found
     except (OSError, ValueError, KeyError, TypeError) as error:
         if isinstance(error, FormatError):
             raise
@@ -212,7 +254,7 @@ def check_receivers(figure: PublishedFigure) -> list[str]:
     """What the registry does not know of a figure's receivers and options, one sentence each."""
     told = []
     for curve in figure.curves if figure.x != TRAINING else ():
-        option = {figure.x: 10} if figure.x not in (*FIELDS, SNR_USERS, STEPS) and not curve.flat else {}
+        option = {figure.x: 10} if figure.x not in (*FIELDS, SNR_USERS, STEPS, FALSE_ALARMS) and not curve.flat else {}
         for full in (False, True):
             try:
                 create(curve.receiver, **{**curve.chosen(full=full), **option})

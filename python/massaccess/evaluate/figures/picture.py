@@ -7,13 +7,18 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from .definition import AXES, MEASURES, Curve, PublishedFigure
+from .definition import AXES, FALSE_ALARMS, MEASURES, Curve, PublishedFigure
 
-LOGARITHMIC = ("ber", "aep", "seconds_per_frame", "loss")
+LOGARITHMIC = ("ber", "aep", "p_md", "seconds_per_frame", "loss")
 ENOUGH = 100  # errors, from which a rate's marker is filled
 MARKERS = "osv^D<>Ph*X"
-OURS = {"jcedd": ("black", "-"), "iterative-lmmse-ep": ("dimgray", (0, (5, 2)))}
-"""The toolkit's default and the classical receiver beside it: broad, and under the others, which they often coincide with."""
+OURS = {
+    "jcedd": ("black", "-"),
+    "iterative-lmmse-ep": ("dimgray", (0, (5, 2))),
+    "activity": ("black", "-"),
+    "covariance": ("dimgray", (0, (5, 2))),
+}
+"""The toolkit's defaults and the classical ones beside them: broad, and under the others, which they often coincide with."""
 
 Rows = Sequence[Mapping[str, Any]]
 
@@ -28,7 +33,7 @@ def draw(figure: PublishedFigure, result: Mapping[str, Any], path: Path) -> Path
     panels = canvas.subplots(1, len(figure.y), squeeze=False)[0]
     for panel, measure in zip(panels, figure.y, strict=True):
         _panel(panel, figure, measure, result["results"])
-    counts = f"\nerror rates: filled from {ENOUGH} errors on; arrow: no error, 95 % limit" if {"ber", "aep"} & {*figure.y} else ""
+    counts = f"\nerror rates: filled from {ENOUGH} errors on; arrow: no error, 95 % limit" if {"ber", "aep", "p_md"} & {*figure.y} else ""
     head = f"{figure.paper} {figure.figure}: {figure.title}\n{result['mode']} run: {result['extent']}{counts}"
     canvas.suptitle(head, fontsize="small" if len(figure.y) > 1 else "x-small", wrap=True)
     canvas.savefig(path, dpi=110)
@@ -42,6 +47,8 @@ def _panel(panel: Any, figure: PublishedFigure, measure: str, rows: Rows) -> Non
             _curve(panel, measure, sorted(mine, key=lambda row: row["x"] or 0), _look(index, curve))
     if measure in LOGARITHMIC:
         panel.set_yscale("log")
+    if figure.x == FALSE_ALARMS:
+        panel.set_xscale("log")
     panel.set(xlabel=AXES.get(figure.x, figure.x), ylabel=MEASURES[measure])
     panel.grid(True, which="both", alpha=0.3)
     if panel.get_legend_handles_labels()[0]:
@@ -52,7 +59,8 @@ def _look(index: int, curve: Curve) -> dict[str, Any]:
     ours = OURS.get(curve.receiver.rpartition("+")[2])
     look = {"marker": MARKERS[index % len(MARKERS)], "markerfacecolor": "none", "label": curve.label}
     if ours:
-        return {"color": ours[0], "linestyle": ours[1], "linewidth": 3.0, "alpha": 0.6, "zorder": 1.5, **look}
+        style = (0, (1, 1)) if curve.system else ours[1]
+        return {"color": ours[0], "linestyle": style, "linewidth": 3.0, "alpha": 0.6, "zorder": 1.5, **look}
     return {"color": f"C{index % 10}", "linestyle": "-" if index < 10 else "--", "linewidth": 1.3, **look}
 
 
@@ -67,6 +75,7 @@ def _curve(panel: Any, measure: str, rows: Rows, look: Mapping[str, Any]) -> Non
             color=look["color"],
             marker=r"$\downarrow$",
             linestyle="",
+            label=look["label"] if silent and len(silent) == len(shown) else None,
         )
         shown = [row for row in shown if row[measure] > 0]
     if not shown:
