@@ -16,7 +16,7 @@ from rich.table import Table
 from ..errors import ConfigError
 from ..evaluate.metrics import RATES
 from ..forward.noise import NOISE
-from ..registry import takes
+from ..registry import entry, takes
 from ._json import json_option, write_json
 from ._system import MAX_THREADS, configure, system_options
 
@@ -100,7 +100,8 @@ def notes(campaign: Campaign) -> list[str]:
     from ..forward.channels import make_channel
     from ..weights.fit import fit
 
-    asked = [campaign.options.get(name, {}).get("weights", "auto") for name in campaign.receivers if takes(name, "weights")]
+    priors = [name for name in campaign.receivers if takes(name, "weights") and entry(name).kind != "activity"]
+    asked = [campaign.options.get(name, {}).get("weights", "auto") for name in priors]
     if "auto" not in asked:
         return []
     arrays = {(point.rows, point.columns, point.channel): point for point in campaign.points}.values()
