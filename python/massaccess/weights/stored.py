@@ -188,7 +188,8 @@ def read_tensors(path: str | Path, what: str = "weights file") -> tuple[dict[str
         raise ConfigError(f"no {what} at {path}: check the path, or see `massaccess weights` for what ships")
     try:
         with safe_open(str(path), "pt") as stored:
-            return {key: stored.get_tensor(key) for key in stored.keys()}, stored.metadata() or {}  # noqa: SIM118 (no mapping)
+            # copies: what lies in the file begins at any multiple of 8 bytes, and linear algebra of complex numbers crashes there
+            return {key: stored.get_tensor(key).clone() for key in stored.keys()}, stored.metadata() or {}  # noqa: SIM118 (no mapping)
     except (SafetensorError, OSError, ValueError, RuntimeError, AttributeError, MemoryError) as error:
         raise FormatError(f"{path} is not a whole safetensors file ({error!s:.120}): copy it again, or train again") from error
 
