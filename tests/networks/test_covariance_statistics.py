@@ -48,8 +48,9 @@ def test_evidence_is_a_difference_of_log_likelihoods(generator):
 def test_features_do_not_depend_on_units(generator):
     rx, book, noise_var = situation(generator)
     power = torch.rand(FRAMES, USERS, dtype=torch.float64)
-    one = features(statistics(whitened(rx, book, noise_var), power), ANTENNAS)
-    other = features(statistics(whitened(100 * rx, 100 * book, 1e4 * noise_var), power), ANTENNAS)
+    one = statistics(whitened(rx, book, noise_var), power)
+    other = statistics(whitened(100 * rx, 100 * book, 1e4 * noise_var), power)
+    one, other = (features(found.precision, found.energy, ANTENNAS) for found in (one, other))
     torch.testing.assert_close(one, other)
     assert one.shape == (FRAMES, USERS, 4)
 
@@ -58,4 +59,4 @@ def test_silence_and_very_high_snr_stay_finite(generator):
     rx, book, noise_var = (one.to(torch.complex64 if one.is_complex() else torch.float32) for one in situation(generator))
     for loud, noise in ((0.0, 1.0), (1.0, 1e-12), (1e-6, 1.0)):
         found = statistics(whitened(loud * rx, book, noise * noise_var), torch.ones(FRAMES, USERS))
-        assert bool(torch.isfinite(features(found, ANTENNAS)).all())
+        assert bool(torch.isfinite(features(found.precision, found.energy, ANTENNAS)).all())

@@ -100,7 +100,7 @@ def metrics_table(metrics: dict[str, Any]) -> Table:
 
 
 def _show(result: dict[str, Any]) -> None:
-    console = Console()
+    console = Console(width=max(Console().width, 110))
     console.print(metrics_table(result["metrics"]))
     state = "" if result["finished"] else " (stopped by the time limit; --resume goes on)"
     click.echo(f"{result['steps']} steps in {result['seconds']:.0f} s on {result['device']}{state}: {result['files']['weights']}")

@@ -67,7 +67,7 @@ def show(name: str, json_path: Path | None) -> None:
     for key, value in found.items():
         click.echo(f"{key:16}{value}")
     if {"snr_db", "nmse_db", "lmmse_db"} <= set(metrics) or "aep" in metrics:
-        Console().print(metrics_table(metrics))
+        Console(width=max(Console().width, 110)).print(metrics_table(metrics))
 
 
 @command.command()

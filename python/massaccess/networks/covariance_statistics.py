@@ -7,6 +7,7 @@ the light of all the others at the price of one solve (Fengler, Haghighatshoar, 
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -14,6 +15,7 @@ from torch import Tensor
 
 SELF_SHARE = 1e-3  # least 1 - power_n p_n^H S^-1 p_n: what rounding leaves of a user that explains all of its own direction
 QUIETEST = 1e-3  # noise variance over received power, at least: a model of single precision cannot tell less
+OF_FRAME = 6  # features of a frame
 LEAST, MOST = -3.0, 8.0  # of logarithms of energies over what the model expects
 
 
@@ -67,14 +69,28 @@ def evidence(precision: Tensor, energy: Tensor, power: float | Tensor = 1.0) -> 
     return power * energy / (1 + scale) - torch.log1p(scale)
 
 
-def features(found: Statistics, antennas: int) -> Tensor:
-    """[B N 4] of order 1 whatever the pilot length, the number of antennas, the noise and the book: how well the user can be seen,
-    log(1 + q); what was seen, log(m / q); the evidence that it is active with its mean power; the evidence for the power that fits best."""
-    precision, energy = found.precision, found.energy
+def features(precision: Tensor, energy: Tensor, looks: float | Tensor) -> Tensor:
+    """[... N 4] of order 1 whatever the pilot length, the number of antennas (``looks``), the noise and the book: how well the user can be
+    seen, log(1 + q); what was seen, log(m / q); the evidence that it is active with its mean power, and for the power that fits best."""
     ratio = torch.log(energy / precision.clamp_min(1e-12) + 1e-12).clamp(LEAST, MOST)
     best = torch.relu(ratio).expm1() - torch.relu(ratio)
-    level = antennas * evidence(precision, energy)
-    return torch.stack([torch.log1p(precision) / 2, ratio, squashed(level), squashed(antennas * best)], -1)
+    level = looks * evidence(precision, energy)
+    return torch.stack([torch.log1p(precision) / 2, ratio, squashed(level), squashed(looks * best)], -1)
+
+
+def of_frame(power: Tensor, log_odds: Tensor, fit: Tensor, sizes: Tensor) -> Tensor:
+    """[B OF_FRAME]: whether the powers [B N] explain what was received (``fit`` [B]), how many users there are for the pilots, how many are
+    in doubt, and the ``sizes``."""
+    load = torch.log(power.sum(1) * torch.exp(-sizes[1] - 3) + 1e-3)
+    doubt = 10 * (torch.sigmoid(log_odds) * torch.sigmoid(-log_odds)).mean(1)
+    return torch.cat([torch.stack([fit.log().clamp(-3, 3), load, doubt], -1), sizes.expand(len(power), -1)], -1)
+
+
+def sizes_of(seen: Whitened) -> Tensor:
+    """[3] logarithms, around 0: antennas, pilots, users for each pilot."""
+    (length, antennas), users = seen.rx.shape[1:], seen.book.shape[2]
+    found = [math.log(antennas) - 4, math.log(length) - 3, math.log(users / length) - 2]
+    return seen.rx.real.new_tensor(found)
 
 
 def squashed(log_odds: Tensor) -> Tensor:

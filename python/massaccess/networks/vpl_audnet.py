@@ -114,7 +114,7 @@ class VplAudNet(nn.Module):
         told, fits = [], []
         for _ in range(self.stages + 1):
             found = physics.statistics(seen, power)
-            told.append(physics.features(found, antennas))
+            told.append(physics.features(found.precision, found.energy, antennas))
             fits.append(found.fit)
             power = 0.5 * power + 0.5 * torch.sigmoid(prior + antennas * physics.evidence(found.precision, found.energy))
         matched = (seen.book.conj() * (seen.cov @ seen.book)).sum(1).real.clamp_min(1e-12).log()
