@@ -79,12 +79,12 @@ class VplAudNet(nn.Module):
     def forward(self, rx: Tensor, pilots: Tensor, noise_var: Tensor, activity: Tensor, grid: tuple[int, int] | None = None) -> Tensor:
         """rx [B L M], pilots [B L N] (times the root of each user's mean gain), noise_var [B], prior activity [B] in (0, 1),
         rows and columns of the array where ``scm`` wants them: log odds [B N]. ShapeError beyond ``max_len`` symbols."""
-        length = rx.shape[1]
+        parts, length = torch.view_as_real(rx.resolve_conj()), rx.shape[1]
         if self.scm is not None:
             if grid is None:
                 raise ConfigError("the spatial correlation module has to know the array: pass rows and columns")
-            rx = self.scm(rx, grid)
-        seen = self._raw(rx, pilots, noise_var, activity) if self.features == "raw" else self._physics(rx, pilots, noise_var, activity)
+            parts = self.scm(parts, grid)
+        seen = (self._raw if self.features == "raw" else self._physics)(parts, pilots, noise_var, activity)
         dtype = self.embed_pilot.weight.dtype
         tokens = torch.cat([self.embed_pilot(seen[0].to(dtype)), self.embed_received(seen[1].to(dtype))[:, None]], 1)
         for index, layer in enumerate(self.layers):
@@ -93,21 +93,22 @@ class VplAudNet(nn.Module):
                 tokens = self.plams[index](tokens, length / self.max_len)
         return self._decoded(tokens).to(noise_var.dtype) + torch.logit(activity)[:, None]
 
-    def _raw(self, rx: Tensor, pilots: Tensor, noise_var: Tensor, activity: Tensor) -> tuple[Tensor, Tensor]:
+    def _raw(self, parts: Tensor, pilots: Tensor, noise_var: Tensor, activity: Tensor) -> tuple[Tensor, Tensor]:
         """[B N 2 max_len] and [B 2 max_len^2], in real operations throughout: compilers know no others."""
-        length = rx.shape[1]
+        length = parts.shape[1]
         if length > self.max_len:
             raise ShapeError(f"frames of {length} pilots, but this network takes {self.max_len} at most: cut them, or train a longer one")
         power = activity * torch.view_as_real(pilots).square().mean(1).sum((1, 2)) + noise_var
-        parts = torch.view_as_real(rx) * power.rsqrt()[:, None, None, None]
-        real, imag = (functional.pad(part, (0, 0, 0, self.max_len - length)) for part in parts.unbind(-1))
-        with torch.autocast(rx.device.type, enabled=False):  # what a user shows is a small part of it
-            cov = torch.stack([real @ real.mT + imag @ imag.mT, imag @ real.mT - real @ imag.mT], 1) / rx.shape[2]
+        scaled = parts * power.rsqrt()[:, None, None, None]
+        real, imag = (functional.pad(part, (0, 0, 0, self.max_len - length)) for part in scaled.unbind(-1))
+        with torch.autocast(parts.device.type, enabled=False):  # what a user shows is a small part of it
+            cov = torch.stack([real @ real.mT + imag @ imag.mT, imag @ real.mT - real @ imag.mT], 1) / parts.shape[2]
         book = functional.pad(torch.view_as_real(pilots).permute(0, 2, 3, 1), (0, self.max_len - length))
         return book.flatten(2), cov.flatten(1)
 
-    def _physics(self, rx: Tensor, pilots: Tensor, noise_var: Tensor, activity: Tensor) -> tuple[Tensor, Tensor]:
+    def _physics(self, parts: Tensor, pilots: Tensor, noise_var: Tensor, activity: Tensor) -> tuple[Tensor, Tensor]:
         """[B N 2 + 4 (1 + stages)] and [B OF_FRAME]."""
+        rx = torch.view_as_complex(parts.contiguous())
         antennas, length, users = rx.shape[2], rx.shape[1], pilots.shape[2]
         seen, prior = physics.whitened(rx, pilots, noise_var), torch.logit(activity)[:, None]
         power = activity[:, None].expand(-1, users)
