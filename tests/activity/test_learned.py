@@ -11,7 +11,7 @@ from massaccess import weights
 from massaccess.activity.covariance import Covariance
 from massaccess.activity.learned import LearnedDetector
 from massaccess.core import Observation, SystemConfig
-from massaccess.errors import ConfigError, ShapeError, UnknownNameError
+from massaccess.errors import ConfigError, FormatError, ShapeError, UnknownNameError
 from massaccess.forward.simulate import Simulation
 from massaccess.networks import build
 
@@ -73,6 +73,12 @@ def test_a_model_of_one_book_refuses_others(tmp_path):
     for obs in (observation(), observation(pilot_kind="gaussian", pilot_seed=3)):
         with pytest.raises(ConfigError, match="seed 3 for 24 users and no other"):
             LearnedDetector(weights=path)(obs)
+
+
+@pytest.mark.parametrize("change", [{"users": 10**9}, {"users": "all"}, {"seed": None}, {"book": "mine"}])
+def test_a_book_that_makes_no_sense_is_named(tmp_path, change):
+    with pytest.raises(FormatError, match="of pilots"):
+        saved(tmp_path, book={"book": "fixed", "kind": "qpsk", "seed": 3, "users": 24, **change})
 
 
 def test_weights_of_another_kind_are_named(tmp_path):

@@ -32,7 +32,7 @@ FORMAT = "massaccess-weights/1"
 KINDS = ("channel", "matrix", "activity")
 """A prior of antenna rows; a prior of whole matrices [users antennas]; an activity detector."""
 PREFIX = "network."
-BOOKS = ("fixed", "redrawn")
+MOST_USERS = 65_536  # of a book that a weights file names
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ class Header:
             )
         if not all(isinstance(one, Mapping) for one in (self.config, self.metrics, self.pilots)):
             raise FormatError("config, metrics and pilots of the header are no JSON objects: train again")
-        if (self.kind == "activity") != (self.pilots.get("book") in BOOKS):
+        if (self.kind == "activity") != _names_a_book(self.pilots):
             raise FormatError(f"the header of kind {self.kind!r} says {dict(self.pilots)!s:.80} of pilots: train again")
 
     @property
@@ -94,6 +94,14 @@ class Header:
             if isinstance(error, MassaccessError):
                 raise
             raise FormatError(f"the header is not that of {FORMAT} ({type(error).__name__}: {error!s:.80}): train again") from error
+
+
+def _names_a_book(pilots: Mapping[str, Any]) -> bool:
+    book, users = pilots.get("book"), pilots.get("users")
+    if book != "fixed":
+        return bool(book == "redrawn")
+    whole = isinstance(users, int) and 1 <= users <= MOST_USERS and isinstance(pilots.get("seed"), int)
+    return whole and isinstance(pilots.get("kind"), str)
 
 
 @dataclass(frozen=True, eq=False)
