@@ -29,8 +29,8 @@ def test_a_user_is_judged_by_the_model_without_itself(generator):
     image = torch.linalg.solve(model, pilot)
     assert float(found.precision[frame, user]) == pytest.approx(float((pilot.conj() @ image).real))
     assert float(found.energy[frame, user]) == pytest.approx(float((image.conj() @ cov @ image).real))
-    filtered = found.filters[frame, :, user].conj() @ rx[frame] / noise_var[frame].sqrt()
-    assert float(filtered.abs().square().mean()) == pytest.approx(float(found.energy[frame, user]))
+    whole = (book[frame] * power[frame]) @ book[frame].mH + noise_var[frame] * torch.eye(LENGTH)
+    assert float(found.fit[frame]) == pytest.approx(float(torch.linalg.solve(whole, cov).diagonal().real.mean()))
 
 
 def test_evidence_is_a_difference_of_log_likelihoods(generator):
