@@ -101,6 +101,7 @@ def test_banks_are_held_out_in_part(tmp_path):
         ({"frames": {"activity": [0.0, 0.1]}}, "activity"),
         ({"frames": {"book": "mine"}}, "choose one of fixed, redrawn"),
         ({"frames": {"book": "fixed"}, "validation": {"pilots": [40]}}, "ends before"),
+        ({"data": {"sources": [{"channel": "uma"}], "power_jitter_db": 1.0}}, "gain_db"),
         ({"validation": {"activity": 1.0}}, "between 0 and 1"),
         ({"optimiser": {"decay": 0}}, "decay"),
     ],

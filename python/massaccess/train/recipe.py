@@ -289,6 +289,7 @@ def _check_frames(recipe: Recipe) -> None:
     inside = all(1 <= rows <= recipe.rows and 1 <= columns <= recipe.columns for rows, columns in frames.arrays)
     _require(inside, f"frames.arrays are parts of the array: pass [rows, columns] up to [{recipe.rows}, {recipe.columns}]")
     _require(1 <= frames.pilots[0] <= frames.pilots[1], "frames.pilots: pass the shortest length, 1 or more, and the longest")
+    _require(recipe.data.power_jitter_db == 0, "data.power_jitter_db is of denoisers: pass frames.gain_db, the spread of known gains")
     _require(len(frames.users) > 0 and min(frames.users) >= 1, "frames.users: pass one number of users or more, each 1 or more")
     _require(0 < frames.activity[0] <= frames.activity[1] < 1, "frames.activity: pass 0 < least <= greatest < 1")
     _require(frames.snr_db[0] <= frames.snr_db[1] and frames.gain_db >= 0, "frames: pass rising bounds of snr_db, and gain_db of 0 or more")
