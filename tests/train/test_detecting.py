@@ -57,7 +57,12 @@ def test_the_weights_file_says_what_it_is(tmp_path):
     assert header.kind == "activity" and header.antennas == 0 and header.recipe == "tiny"
     assert header.pilots == {"book": "redrawn", "shortest": 4, "longest": 8}
     metrics = header.metrics
-    assert metrics["channels"] == ["rayleigh", "paths"] and metrics["pilots"] == [4, 8] and metrics["steps"] == 12
+    assert (
+        metrics["channels"] == ["rayleigh", "paths"]
+        and metrics["pilots"] == [4, 8]
+        and metrics["steps"] == 12
+        and metrics["device"] == "cpu"
+    )
     assert metrics["prior_aep"] == 0.1 and metrics["prior_log_loss"] == pytest.approx(0.3251, abs=1e-4)
     assert set(metrics["aep"]) == set(metrics["log_loss"]) == {"rayleigh", "paths"}
     assert metrics["aep"]["rayleigh"][1] < metrics["aep"]["rayleigh"][0] < 0.1

@@ -132,7 +132,7 @@ class Training:
     def _finish(self, state: State, task: Task) -> dict[str, Any]:
         network, recipe = averaged(state), self.recipe
         metrics = task.check(network)
-        metrics |= {"steps": state.step, "parameters": sum(one.numel() for one in network.parameters())}
+        metrics |= {"steps": state.step, "parameters": sum(one.numel() for one in network.parameters()), "device": _named(self.device)}
         header = header_of(recipe, metrics)
         task.save(self.out, network, header)
         last = {"step": state.step, **task.point(metrics)}
@@ -147,6 +147,10 @@ def averaged(state: State) -> nn.Module:
     network = copy.deepcopy(state.network)
     network.load_state_dict(state.average)
     return network.eval().requires_grad_(False)
+
+
+def _named(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
 
 
 def _fresh(recipe: Recipe, device: torch.device) -> tuple[State, Task]:

@@ -41,8 +41,8 @@ class Header:
 
     network: key of `networks.NETWORKS`; config: its constructor arguments; kind: one of `KINDS`; rows, columns: the array (0 for other
     kinds than "channel": any); channel: what it was trained on; recipe, seed: how; metrics: how well, on held-out training channels
-    (``snr_db``, ``nmse_db``, ``lmmse_db``: denoising in white noise; of kind "activity": ``pilots``, ``aep`` and ``log_loss`` by channel);
-    pilots: of kind "activity", ``book`` "redrawn" (any book will do) or "fixed" (that of ``kind``, ``seed`` and ``users`` alone), and the
+    (``snr_db``, ``nmse_db``, ``lmmse_db``: denoising in white noise; of kind "activity": ``pilots``, ``aep`` and ``log_loss`` by channel;
+    ``device``: where); pilots: of kind "activity", ``book`` "redrawn" (any will do) or "fixed" (that of ``kind``, ``seed``, ``users``), the
     ``shortest`` and ``longest`` that it was trained with; created_with: version of this package.
     """
 
