@@ -1,7 +1,7 @@
 """The one list of algorithms: stable names that result files, flowgraphs and scripts carry.
 
 >>> sorted(name for name, entry in RECEIVERS.items() if entry.kind == "activity")
-['activity', 'covariance', 'mmv-amp', 'score-jadce', 'somp']
+['activity', 'covariance', 'mmv-amp', 'score-jadce', 'somp', 'unrolled-covariance', 'vpl-audnet']
 >>> create("covariance+iterative-lmmse-ep", rounds=2).coherent.rounds
 2
 """
@@ -63,6 +63,19 @@ RECEIVERS: dict[str, Entry] = {
     ),
     "somp": Entry(
         "activity.somp:Somp", "activity", "simultaneous orthogonal matching pursuit, noise-level stop", "Tropp et al. 2006; P1 baseline"
+    ),
+    "vpl-audnet": Entry(
+        "activity.learned:LearnedDetector",
+        "activity",
+        "heterogeneous Transformer; the weights that ship see features of the covariance, not raw pilots",
+        "P1 section IV",
+    ),
+    "unrolled-covariance": Entry(
+        "activity.learned:LearnedDetector",
+        "activity",
+        "covariance descent in a few parallel stages with learned steps",
+        "this toolkit",
+        options={"network": "unrolled-covariance"},
     ),
     "score-jadce": Entry(
         "receivers.score_jadce:ScoreJadce",

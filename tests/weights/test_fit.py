@@ -34,3 +34,16 @@ def test_priors_of_matrices_fit_any_array_but_no_receiver_of_rows(matrix):
         fit(str(matrix), rows=4, columns=4, covariance=None)
     with pytest.raises(UnknownNameError):
         of_matrices("best")
+
+
+def test_activity_detectors_fit_any_array_but_no_prior(tmp_path):
+    config = {"stages": 1, "hidden": 4}
+    header = weights.Header("unrolled-covariance", config, kind="activity", pilots={"book": "redrawn"})
+    path = str(weights.save(tmp_path / "mine.safetensors", build("unrolled-covariance", config), header))
+    known = {"rows": 3, "columns": 5, "covariance": None, "kind": "activity"}
+    assert fit(path, **known, network="unrolled-covariance") == Fit("mine.safetensors", weights.load(path).sha256[:HASH_DIGITS])
+    assert fit("auto", **known, network="vpl-audnet").weights == "vpl-audnet-physics"
+    with pytest.raises(ConfigError, match="of the network unrolled-covariance"):
+        fit(path, **known, network="vpl-audnet")
+    with pytest.raises(ConfigError, match="an activity detector"):
+        fit(path, rows=3, columns=5, covariance=None)

@@ -21,6 +21,7 @@ from massaccess.priors.bernoulli_gaussian import BernoulliGaussian
 from massaccess.priors.gaussian import Gaussian
 from massaccess.priors.learned import Learned
 from massaccess.priors.learned_matrix import LearnedMatrix
+from massaccess.weights.stored import read_tensors, write
 
 CONFIG = {"rows": 4, "columns": 4, "width": 8, "multipliers": [1, 2], "attention": []}
 SYSTEM = SystemConfig(rows=4, columns=4, users=6, pilot_len=4, data_len=3, channel="kronecker")
@@ -67,6 +68,13 @@ def test_what_goes_in_comes_out(file):
     assert torch.equal(found.network(x, noise)[0], twin.eval()(x, noise)[0])
     assert not found.network.training and not any(one.requires_grad for one in found.network.parameters())
     assert [path.name for path in file.parent.iterdir()] == [file.name]
+
+
+def test_tensors_lie_where_complex_arithmetic_may_use_them(tmp_path):
+    """Whatever the length of the header before them in the file."""
+    for spaces in range(0, 64, 8):
+        path = write(tmp_path / "x.safetensors", {"a": torch.ones(3), "b": torch.ones(4, 4, 2, dtype=torch.float64)}, {"x": " " * spaces})
+        assert all(value.data_ptr() % 16 == 0 for value in read_tensors(path)[0].values())
 
 
 def test_loading_does_not_touch_the_global_generator(file):
@@ -116,6 +124,9 @@ def test_a_foreign_file_is_named(tmp_path):
         ({"config": {**CONFIG, "rows": 0}}, "belong together"),
         ({"config": {**CONFIG, "multipliers": []}}, "belong together"),
         ({"config": []}, "train again"),
+        ({"pilots": {"book": "redrawn"}}, "of pilots"),
+        ({"kind": "activity"}, "none of kind"),
+        ({"kind": "activity", "network": "vpl-audnet"}, "activity detector 0"),
         ({"rows": 8}, "covariance"),
         ({"rows": -1}, "1 or more"),
         ({"rows": "8"}, "1 or more"),

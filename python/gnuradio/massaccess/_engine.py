@@ -155,8 +155,8 @@ def _fit(receiver, config, covariance):
     part = getattr(receiver, "coherent", receiver)
     if not hasattr(part, "weights"):
         return None
-    kind = getattr(part, "weights_kind", "channel")
-    return fit(part.weights, rows=config.rows, columns=config.columns, covariance=covariance, kind=kind)
+    kind, network = getattr(part, "weights_kind", "channel"), getattr(part, "network", "")
+    return fit(part.weights, rows=config.rows, columns=config.columns, covariance=covariance, kind=kind, network=network)
 
 
 def _cut(estimate, frames):

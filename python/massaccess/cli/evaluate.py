@@ -17,7 +17,7 @@ from ..errors import ConfigError
 from ..evaluate.metrics import RATES
 from ..evaluate.montecarlo import GAINS
 from ..forward.noise import NOISE
-from ..registry import takes
+from ..registry import entry, takes
 from ._json import json_option, write_json
 from ._system import MAX_THREADS, configure, system_options
 
@@ -116,7 +116,8 @@ def notes(campaign: Campaign) -> list[str]:
     from ..forward.channels import make_channel
     from ..weights.fit import fit
 
-    asked = [campaign.options.get(name, {}).get("weights", "auto") for name in campaign.receivers if takes(name, "weights")]
+    priors = [name for name in campaign.receivers if takes(name, "weights") and entry(name).kind != "activity"]
+    asked = [campaign.options.get(name, {}).get("weights", "auto") for name in priors]
     if "auto" not in asked:
         return []
     arrays = {(point.rows, point.columns, point.channel): point for point in campaign.points}.values()

@@ -11,7 +11,7 @@ import click
 from rich.box import SIMPLE
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from rich.table import Table
+from rich.table import Column, Table
 
 from ..errors import ConfigError
 from ._json import json_option, write_json
@@ -50,7 +50,7 @@ def command(
     seed: int | None,
     json_path: Path | None,
 ) -> None:
-    """Train a channel prior: RECIPE is the name of one that ships, or a .toml file.
+    """Train a channel prior or an activity detector: RECIPE is the name of one that ships, or a .toml file.
 
     Beside the weights file lie its checkpoint (every minute, and when interrupted) and the curves as JSON and PNG.
     """
@@ -84,7 +84,13 @@ def command(
 
 
 def metrics_table(metrics: dict[str, Any]) -> Table:
-    """Denoising NMSE beside LMMSE, a column per SNR."""
+    """Denoising NMSE beside LMMSE, a column per SNR; of activity detectors: error probability, a column per pilot length."""
+    if "aep" in metrics:
+        shown = Table("AEP at pilots", *(Column(str(length), justify="right") for length in metrics["pilots"]), box=SIMPLE)
+        for name, row in metrics["aep"].items():
+            shown.add_row(name, *(f"{value:.2e}" for value in row))
+        shown.add_row("nobody", *(f"{metrics['prior_aep']:.2e}" for _ in metrics["pilots"]))
+        return shown
     shown = Table("NMSE/dB at SNR", box=SIMPLE)
     for snr_db in metrics["snr_db"]:
         shown.add_column(f"{snr_db:g} dB", justify="right")
@@ -94,7 +100,7 @@ def metrics_table(metrics: dict[str, Any]) -> Table:
 
 
 def _show(result: dict[str, Any]) -> None:
-    console = Console()
+    console = Console(width=max(Console().width, 110))
     console.print(metrics_table(result["metrics"]))
     state = "" if result["finished"] else " (stopped by the time limit; --resume goes on)"
     click.echo(f"{result['steps']} steps in {result['seconds']:.0f} s on {result['device']}{state}: {result['files']['weights']}")

@@ -32,15 +32,26 @@ def list_weights(json_path: Path | None = None) -> None:
     if json_path is not None:
         write_json(json_path, {"version": __version__, "weights": rows})
         return
-    heads = (Column("name", no_wrap=True), "network", "array", "channel", Column("NMSE/dB at 10 dB", justify="right"))
-    shown = Table(*heads, Column("LMMSE", justify="right"), box=SIMPLE)
+    heads = (Column("name", no_wrap=True), "network", "array", "channel", Column("measured", justify="right"))
+    shown = Table(*heads, Column("beside", justify="right"), box=SIMPLE)
     for row in rows:
-        at_10_db = [f"{row['metrics'][name][row['metrics']['snr_db'].index(10)]:.2f}" for name in ("nmse_db", "lmmse_db")]
         array = f"{row['rows']}x{row['columns']}" if row["kind"] == "channel" else "any"
-        shown.add_row(row["name"], row["network"], array, row["channel"], *at_10_db)
-    Console().print(shown if rows else "no weights ship with this version; make some with `massaccess train`")
+        shown.add_row(row["name"], row["network"], array, row["channel"], *_quality(row["metrics"]))
+    Console(width=max(Console().width, 100)).print(
+        shown if rows else "no weights ship with this version; make some with `massaccess train`"
+    )
     for row in rows:
         click.echo(f"{row['name']}: {row['summary']}")
+
+
+def _quality(metrics: dict[str, Any]) -> tuple[str, str]:
+    """Of a denoiser its NMSE at 10 dB beside that of LMMSE, of a detector its error probability beside that of "nobody"."""
+    if "aep" not in metrics:
+        ours, linear = (metrics[name][metrics["snr_db"].index(10)] for name in ("nmse_db", "lmmse_db"))
+        return f"NMSE {ours:.2f} dB", f"LMMSE {linear:.2f} dB"
+    name, row = next(iter(metrics["aep"].items()))
+    middle = len(row) // 2
+    return f"AEP {row[middle]:.1e} ({name}, {metrics['pilots'][middle]} pilots)", f"nobody {metrics['prior_aep']:.0e}"
 
 
 @command.command()
@@ -55,8 +66,8 @@ def show(name: str, json_path: Path | None) -> None:
     metrics = found.pop("metrics")
     for key, value in found.items():
         click.echo(f"{key:16}{value}")
-    if {"snr_db", "nmse_db", "lmmse_db"} <= set(metrics):
-        Console().print(metrics_table(metrics))
+    if {"snr_db", "nmse_db", "lmmse_db"} <= set(metrics) or "aep" in metrics:
+        Console(width=max(Console().width, 110)).print(metrics_table(metrics))
 
 
 @command.command()
@@ -88,6 +99,7 @@ def _describe(trained: stored.Trained) -> dict[str, Any]:
         "channel": header.channel,
         "recipe": header.recipe,
         "seed": header.seed,
+        "pilots": dict(header.pilots),
         "parameters": sum(one.numel() for one in trained.network.parameters()),
         "calibrated": trained.calibration is not None,
         "created_with": header.created_with,

@@ -2,6 +2,8 @@
 
 A network of channels takes antenna rows x [R M] complex and the noise variance [R] of each, and returns the posterior mean [R M] and the
 variance of every entry of its error in beams [R M], or ``None``. One of channel matrices takes x [R users antennas], any size.
+One of activity takes received pilots, pilots, noise variance and prior activity of frames (and rows and columns of the array), and returns
+log odds [B users] of being active.
 """
 
 from __future__ import annotations
@@ -19,7 +21,12 @@ NETWORKS = {
     "mixture": "mixture:Mixture",
     "ncsnpp": "ncsnpp:Ncsnpp",
     "refinenet": "refinenet:RefineNet",
+    "unrolled-covariance": "unrolled_covariance:UnrolledCovariance",
+    "vpl-audnet": "vpl_audnet:VplAudNet",
 }
+
+DETECTORS = ("unrolled-covariance", "vpl-audnet")
+"""Those of activity."""
 
 
 def build(name: str, config: Mapping[str, Any]) -> nn.Module:

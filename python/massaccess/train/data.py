@@ -147,16 +147,23 @@ def _drawer(recipe: Recipe, source: Source, index: int, device: torch.device | s
     """A drawer, and the held-out rows where it is the first source and a bank."""
     if recipe.kind == "matrix":
         return Matrices(lambda antennas: _model(source, 1, antennas), source.activity, recipe.data.sizes), None
-    if source.channel == "paths":
-        return PlaneWaves(recipe.rows, recipe.columns), None
-    model = _model(source, recipe.rows, recipe.columns)
-    if not isinstance(model, Bank):
-        return Modelled(model), None
-    h = model.rows[: source.limit or None].to(device)
-    held = recipe.validation.channels if index == 0 else 0
+    drawer = rows_of(recipe, source, device)
+    if not isinstance(drawer, Rows):
+        return drawer, None
+    h, held = drawer.h, recipe.validation.channels if index == 0 else 0
     if len(h) <= held:
         raise ConfigError(f"{source.channel} has {len(h)} training channels and {held} are held out: lower validation.channels")
     return Rows(h[: len(h) - held]), h[len(h) - held :] if held else None
+
+
+def rows_of(recipe: Recipe, source: Source, device: torch.device | str) -> Drawer:
+    """Channel rows of ``source`` for the recipe's array; `Rows` where it is a bank."""
+    if source.channel == "paths":
+        return PlaneWaves(recipe.rows, recipe.columns)
+    model = _model(source, recipe.rows, recipe.columns)
+    if not isinstance(model, Bank):
+        return Modelled(model)
+    return Rows(model.rows[: source.limit or None].to(device))
 
 
 def _model(source: Source, rows: int, columns: int) -> ChannelModel:

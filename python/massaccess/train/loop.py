@@ -6,23 +6,22 @@ import copy
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
-from .. import weights
 from ..errors import ConfigError, NotFiniteError
 from ..networks import build
-from ..priors.beams import Beams
 from ..rng import derive
-from . import checkpoint, em, policy, validation
+from ..weights import Header
+from . import checkpoint, em
 from .checkpoint import State
 from .curves import write_curves
-from .data import TrainingData, linear
-from .objective import loss, noise_levels, weigh
+from .denoising import Denoising
+from .detecting import Detecting
 from .recipe import Recipe
 from .results import header_of, result_of
 
@@ -30,6 +29,24 @@ POINTS = 200  # of the loss curve
 LAST_RATE = 0.01  # of the cosine schedule, relative
 
 Progress = Callable[[int, float], None]
+
+
+class Task(Protocol):
+    """What a network learns, and from which data; made by ``of(recipe, network, device)``, which also puts the network on the device."""
+
+    def loss(self, network: Callable[..., Any], bare: nn.Module, step: int) -> tuple[Tensor, Tensor]:
+        """What step ``step`` descends, and what the curve shows; ``network`` may be a compiled version of ``bare``."""
+        ...
+
+    def check(self, network: nn.Module) -> dict[str, Any]:
+        """Metrics on data that are never trained on."""
+        ...
+
+    def point(self, metrics: dict[str, Any]) -> dict[str, Any]:
+        """What of the metrics the curves show."""
+        ...
+
+    def save(self, out: Path, network: nn.Module, header: Header) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -67,23 +84,21 @@ class Training:
         if self.recipe.fitted:
             return em.fit(self, resume=resume)
         began = time.monotonic()
-        data = TrainingData.of(self.recipe, device=self.device)
-        state = _fresh(self.recipe, data, self.device)
-        beams = _beams(data, state.network)
+        state, task = _fresh(self.recipe, self.device)
         if resume:
             checkpoint.restore(self.checkpoint_path, state)
         earlier = state.seconds
         try:
-            self._steps(state, data, beams, lambda: time.monotonic() - began)
+            self._steps(state, task, lambda: time.monotonic() - began)
         except KeyboardInterrupt:
             state.seconds = earlier + time.monotonic() - began
             checkpoint.save(self.checkpoint_path, state)
             raise
         state.seconds = earlier + time.monotonic() - began
         checkpoint.save(self.checkpoint_path, state)
-        return self._finish(state, data, beams)
+        return self._finish(state, task)
 
-    def _steps(self, state: State, data: TrainingData, beams: Beams, clock: Callable[[], float]) -> None:
+    def _steps(self, state: State, task: Task, clock: Callable[[], float]) -> None:
         steps, saved, earlier = self.recipe.optimiser.steps, clock(), state.seconds
         network = torch.compile(state.network) if self.recipe.optimiser.compile else state.network
         gathered = torch.tensor(state.total, dtype=torch.float64, device=self.device)
@@ -91,14 +106,13 @@ class Training:
         while state.step < steps and clock() < self.time_limit_s:
             done = state.step / steps
             done = max(done, clock() / self.time_limit_s) if self.by_clock else done
-            gathered += _step(network, state, data, beams, done)
+            gathered += _step(network, state, task, done)
             state.step, state.counted = state.step + 1, state.counted + 1
             if state.step % every == 0 or state.step == steps:
                 self._note(state, float(gathered))
                 gathered.zero_()
             if state.step % self.recipe.validation.every == 0:
-                metrics = validation.denoising(averaged(state), data.held, linear(data), seed=self.recipe.seed)
-                state.curves["validation"].append({"step": state.step, "nmse_db": metrics["nmse_db"]})
+                state.curves["validation"].append({"step": state.step, **task.point(task.check(averaged(state)))})
             state.total = 0.0
             if clock() - saved > self.checkpoint_s:
                 state.total, state.seconds, saved = float(gathered), earlier + clock(), clock()
@@ -115,14 +129,13 @@ class Training:
         state.counted = 0
         self.on_step(state.step, mean)
 
-    def _finish(self, state: State, data: TrainingData, beams: Beams) -> dict[str, Any]:
+    def _finish(self, state: State, task: Task) -> dict[str, Any]:
         network, recipe = averaged(state), self.recipe
-        metrics = validation.denoising(network, data.held, linear(data), seed=recipe.seed)
-        metrics |= {"steps": state.step, "parameters": sum(one.numel() for one in network.parameters())}
+        metrics = task.check(network)
+        metrics |= {"steps": state.step, "parameters": sum(one.numel() for one in network.parameters()), "device": _named(self.device)}
         header = header_of(recipe, metrics)
-        table = validation.calibration(network, data.held, beams, seed=recipe.seed) if recipe.kind == "channel" else None
-        weights.save(self.out, network, header, covariance=data.covariance, calibration=table)
-        last = {"step": state.step, "nmse_db": metrics["nmse_db"]}
+        task.save(self.out, network, header)
+        last = {"step": state.step, **task.point(metrics)}
         seen = [one for one in state.curves["validation"] if one["step"] != state.step]
         curves = write_curves(self.out.with_suffix(""), {**state.curves, "validation": [*seen, last]}, header)
         finished = state.step >= recipe.optimiser.steps
@@ -136,28 +149,22 @@ def averaged(state: State) -> nn.Module:
     return network.eval().requires_grad_(False)
 
 
-def _beams(data: TrainingData, network: nn.Module) -> Beams:
-    """Where the network's errors are nearly uncorrelated: in its own basis, where it has one."""
-    return linear(data) if data.covariance is None else weights.beams_of(network, data.covariance, like=data.held)
+def _named(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
 
 
-def _fresh(recipe: Recipe, data: TrainingData, device: torch.device) -> State:
-    """The network, from the recipe's seed; buffers that depend on the channel are set by its own ``prepare(covariance)``."""
+def _fresh(recipe: Recipe, device: torch.device) -> tuple[State, Task]:
+    """The network, from the recipe's seed, and its task."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive(recipe.seed, "network"))
         network = build(recipe.network, recipe.network_config)
-        if hasattr(network, "prepare"):
-            if data.covariance is None:
-                raise ConfigError(f"{recipe.network} is for rows of channels: train it with kind='channel'")
-            network.prepare(data.covariance.cpu())  # type: ignore[operator]
-    if recipe.policy.rows and not getattr(network, "coloured", False):
-        raise ConfigError(f"{recipe.network} takes white noise only: leave out the table [policy]")
-    network = network.to(device).train()
+    task: Task = (Detecting if recipe.kind == "activity" else Denoising).of(recipe, network, device)
+    network.train()
     settings = recipe.optimiser
     optimiser = torch.optim.AdamW(
         network.parameters(), settings.rate, betas=(0.9, settings.beta2), weight_decay=settings.weight_decay, foreach=True
     )
-    return State(recipe, network, optimiser, {name: value.clone() for name, value in network.state_dict().items()})
+    return State(recipe, network, optimiser, {name: value.clone() for name, value in network.state_dict().items()}), task
 
 
 def rate_at(recipe: Recipe, step: int, done: float) -> float:
@@ -166,36 +173,23 @@ def rate_at(recipe: Recipe, step: int, done: float) -> float:
     rate = settings.rate * min(1.0, (step + 1) / max(settings.warmup, 1))
     if settings.schedule == "constant":
         return rate
+    if settings.schedule == "step":
+        return rate * 0.1 ** int(min(done, 1.0) * settings.steps / settings.decay)
     return rate * (LAST_RATE + (1 - LAST_RATE) * 0.5 * (1 + math.cos(math.pi * min(done, 1.0))))
 
 
-def _step(network: Callable[..., Any], state: State, data: TrainingData, beams: Beams, done: float) -> Tensor:
-    """One optimiser step; returns the weighted error."""
+def _step(network: Callable[..., Any], state: State, task: Task, done: float) -> Tensor:
+    """One optimiser step; returns the loss that is reported."""
     recipe, settings = state.recipe, state.recipe.optimiser
     for group in state.optimiser.param_groups:
         group["lr"] = rate_at(recipe, state.step, done)
-    clean, white, draw = data.batch(recipe, state.step)
-    noise_var = noise_levels(recipe.noise, len(clean), generator=draw)
-    with torch.autocast(clean.device.type, torch.bfloat16, enabled=settings.autocast and clean.is_cuda):
-        total, parts = loss(network, clean, white, noise_var, noise=recipe.noise, beams=beams, nll=settings.nll)
-        if recipe.policy.rows:
-            total = total + _in_use(state, data, beams, draw)
+    total, reported = task.loss(network, state.network, state.step)
     state.optimiser.zero_grad()
     total.backward()
     nn.utils.clip_grad_norm_(state.network.parameters(), settings.clip)
     state.optimiser.step()
     _average(state, min(settings.ema, (1 + state.step) / (10 + state.step)))
-    return parts["error"].double()
-
-
-def _in_use(state: State, data: TrainingData, beams: Beams, draw: torch.Generator) -> Tensor:
-    """The loss of rows out of the receiver's iterations, their share of the step's rows over that of the others."""
-    recipe = state.recipe
-    channels = beams.into(data.mixture.draw(recipe.policy.rows, generator=draw))
-    x, noise_var, clean = policy.rows(state.network, channels, recipe.policy, generator=draw)
-    mean, head = state.network.in_beams(x, noise_var)  # type: ignore[operator]
-    total, _ = weigh(mean - clean, head, noise_var, noise=recipe.noise, beams=replace(beams, basis=None), nll=recipe.optimiser.nll)
-    return total * (recipe.policy.rows / recipe.optimiser.batch)
+    return reported.double()
 
 
 @torch.no_grad()

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ConfigError, unknown
+from ..networks import DETECTORS
 from ..weights import KINDS
 
 FOLDER = Path(__file__).with_name("recipes")
@@ -43,6 +44,36 @@ class Data:
 
 
 @dataclass(frozen=True)
+class Frames:
+    """What frames of kind "activity" are like. Drawn for every batch: pilot length, within ``pilots`` (inclusive); users, one of ``users``;
+    the part of the array that is seen, one of ``arrays`` (none: all of it). Drawn for every frame: prior activity and received SNR, within
+    their bounds; the spread of the users' known gains, up to ``gain_db`` to either side of 0 dB.
+
+    book "redrawn": QPSK pilots of every frame are new, so that the network learns no book; "fixed": it knows the QPSK book of seed
+    ``book_seed``, which is cut to the pilot length, and no other.
+    """
+
+    pilots: tuple[int, int] = (8, 28)
+    users: tuple[int, ...] = (128,)
+    arrays: tuple[tuple[int, int], ...] = ()
+    activity: tuple[float, float] = (0.1, 0.1)
+    snr_db: tuple[float, float] = (10.0, 10.0)
+    gain_db: float = 0.0
+    book: str = "redrawn"
+    book_seed: int = 0
+
+    @property
+    def longest(self) -> int:
+        return self.pilots[1]
+
+    @property
+    def knows(self) -> dict[str, Any]:
+        """What a weights file says of the pilots that its network was trained with."""
+        book = {"kind": "qpsk", "seed": self.book_seed, "users": max(self.users)} if self.book == "fixed" else {}
+        return {"book": self.book, "shortest": self.pilots[0], "longest": self.pilots[1], **book}
+
+
+@dataclass(frozen=True)
 class Noise:
     """Noise levels sigma of training (total deviation of a complex entry). kind "log-uniform": between least and greatest; "log-normal":
     around ``centre_db`` (of sigma^2) with a standard deviation of ``spread_db``, cut at least and greatest.
@@ -61,9 +92,10 @@ class Noise:
 
 @dataclass(frozen=True)
 class Optimiser:
-    """AdamW and what goes with it. schedule: "constant" or "cosine" (to 1 % of the rate at the last step), after ``warmup`` steps; ema:
-    decay of the average that is validated and kept; clip: greatest gradient norm; nll: share of the Gaussian negative log-likelihood that
-    trains an error head on the detached error; autocast: bfloat16 on CUDA; compile: torch.compile."""
+    """AdamW and what goes with it. schedule: "constant", "cosine" (to 1 % of the rate at the last step) or "step" (a tenth after every
+    ``decay`` steps), after ``warmup`` steps; ema: decay of the average that is validated and kept; clip: greatest gradient norm; nll: share
+    of the Gaussian negative log-likelihood that trains an error head on the detached error; early: share of the loss of what an unrolled
+    detector says before its last stage; autocast: bfloat16 on CUDA; compile: torch.compile."""
 
     steps: int = 10_000
     batch: int = 128
@@ -75,6 +107,8 @@ class Optimiser:
     ema: float = 0.999
     clip: float = 1.0
     nll: float = 0.1
+    decay: int = 10_000
+    early: float = 0.0
     autocast: bool = False
     compile: bool = False
 
@@ -107,10 +141,14 @@ class Policy:
 @dataclass(frozen=True)
 class Validation:
     """``channels`` of the first source's training half that training never sees (for models without halves: of a seed of its own),
-    looked at every ``every`` steps."""
+    looked at every ``every`` steps. Of kind "activity": so many frames of each source, at each length of ``pilots``, at this ``activity``
+    and received ``snr_db``, with channels of banks that training never sees."""
 
     channels: int = 1024
     every: int = 1000
+    pilots: tuple[int, ...] = (8, 12, 16)
+    activity: float = 0.1
+    snr_db: float = 10.0
 
 
 @dataclass(frozen=True)
@@ -128,6 +166,7 @@ class Recipe:
     seed: int = 0
     config: Mapping[str, Any] = field(default_factory=dict)
     noise: Noise = Noise()
+    frames: Frames = Frames()
     policy: Policy = Policy()
     optimiser: Optimiser = Optimiser()
     em: Em = Em()
@@ -135,9 +174,14 @@ class Recipe:
 
     def __post_init__(self) -> None:
         _one_of("kind", self.kind, KINDS)
+        _require(
+            (self.kind == "activity") == (self.network in DETECTORS),
+            f"kind {self.kind!r} does not go with network {self.network!r}: 'activity' goes with {' or '.join(DETECTORS)}",
+        )
         _one_of("kind of noise levels", self.noise.kind, ("log-uniform", "log-normal"))
         _one_of("weighting", self.noise.weighting, ("dsm", "relative"))
-        _one_of("schedule", self.optimiser.schedule, ("constant", "cosine"))
+        _one_of("schedule", self.optimiser.schedule, ("constant", "cosine", "step"))
+        _one_of("book of frames", self.frames.book, ("fixed", "redrawn"))
         for what, value in (
             ("steps", self.optimiser.steps),
             ("batch", self.optimiser.batch),
@@ -155,6 +199,9 @@ class Recipe:
         _require(self.policy.rows >= 0 and 2 <= self.policy.users[0] <= self.policy.users[1], "policy: pass rows >= 0, 2 or more users")
         _require(self.optimiser.rate > 0 and 0 <= self.optimiser.ema < 1, "optimiser: pass a rate above 0 and an ema in [0, 1)")
 
+        _require(self.optimiser.decay >= 1, f"optimiser.decay is {self.optimiser.decay}: pass steps, 1 or more")
+        if self.kind == "activity":
+            _check_frames(self)
         _require(self.em.channels >= 0, f"em.channels is {self.em.channels}: pass 1 or more, or 0 for all of the bank")
         _require(
             not self.fitted or (self.kind == "channel" and not self.policy.rows),
@@ -203,6 +250,7 @@ def available() -> list[str]:
 def read(name: str) -> Recipe:
     """A recipe that ships, by name, or one's own, by the path of its .toml file.
 
+    A file that says like = "NAME" begins with that recipe, and changes what it names.
     Raises UnknownNameError (also for unknown fields: it lists the known), and ConfigError when the file or a value is off.
     """
     path = Path(name) if name.endswith(".toml") else FOLDER / f"{name}.toml"
@@ -214,7 +262,14 @@ def read(name: str) -> Recipe:
         document = tomllib.loads(path.read_text("utf-8"))
     except (OSError, ValueError) as error:
         raise ConfigError(f"{path} is not TOML: {error}") from None
-    return from_dict({"name": path.stem, **document})
+    document.setdefault("name", path.stem)
+    return from_dict(_merged(read(str(document.pop("like"))).to_dict(), document) if "like" in document else document)
+
+
+def _merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """``base`` with ``changes``, table by table; lists are replaced."""
+    both = {name: _merged(base[name], value) for name, value in changes.items() if isinstance(value, Mapping) and name in base}
+    return {**base, **changes, **both}
 
 
 def from_dict(values: Mapping[str, Any]) -> Recipe:
@@ -227,6 +282,20 @@ def from_dict(values: Mapping[str, Any]) -> Recipe:
         _require(needed in values, f"the recipe has no {needed}: see those that ship for an example")
     made: Recipe = _fields(Recipe, values, "recipe")
     return made
+
+
+def _check_frames(recipe: Recipe) -> None:
+    frames, wanted = recipe.frames, recipe.validation
+    inside = all(1 <= rows <= recipe.rows and 1 <= columns <= recipe.columns for rows, columns in frames.arrays)
+    _require(inside, f"frames.arrays are parts of the array: pass [rows, columns] up to [{recipe.rows}, {recipe.columns}]")
+    _require(1 <= frames.pilots[0] <= frames.pilots[1], "frames.pilots: pass the shortest length, 1 or more, and the longest")
+    _require(recipe.data.power_jitter_db == 0, "data.power_jitter_db is of denoisers: pass frames.gain_db, the spread of known gains")
+    _require(len(frames.users) > 0 and min(frames.users) >= 1, "frames.users: pass one number of users or more, each 1 or more")
+    _require(0 < frames.activity[0] <= frames.activity[1] < 1, "frames.activity: pass 0 < least <= greatest < 1")
+    _require(frames.snr_db[0] <= frames.snr_db[1] and frames.gain_db >= 0, "frames: pass rising bounds of snr_db, and gain_db of 0 or more")
+    _require(0 < wanted.activity < 1 and len(wanted.pilots) > 0, "validation: pass an activity between 0 and 1, and lengths of pilots")
+    longest = max(wanted.pilots)
+    _require(frames.book == "redrawn" or longest <= frames.longest, f"validation.pilots of {longest}: the fixed book ends before")
 
 
 def _data(values: Mapping[str, Any]) -> Data:
@@ -247,6 +316,8 @@ def _fields(kind: Any, values: Any, where: str) -> Any:
             raise ConfigError(f"{name} of {where} is {value!r}: pass a value like {default!r}")
     if kind is Data:
         return _data(values)
+    if kind is Frames and "arrays" in values:
+        values = {**values, "arrays": [(int(rows), int(columns)) for rows, columns in values["arrays"]]}
     return kind(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
 
 
@@ -260,4 +331,4 @@ def _require(condition: bool, message: str) -> None:
         raise ConfigError(message)
 
 
-_TABLES = {"data": Data, "noise": Noise, "policy": Policy, "optimiser": Optimiser, "em": Em, "validation": Validation}
+_TABLES = {"data": Data, "noise": Noise, "frames": Frames, "policy": Policy, "optimiser": Optimiser, "em": Em, "validation": Validation}

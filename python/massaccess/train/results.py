@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 def header_of(recipe: Recipe, metrics: dict[str, Any]) -> Header:
     """The header of weights that ``recipe`` made."""
     rows = recipe.kind == "channel"
+    if recipe.kind == "activity":
+        metrics = {**metrics, "channels": [Path(one.channel).name for one in recipe.data.sources]}
     return Header(
         recipe.network,
         recipe.network_config,
@@ -25,6 +27,7 @@ def header_of(recipe: Recipe, metrics: dict[str, Any]) -> Header:
         recipe.name,
         recipe.seed,
         metrics,
+        pilots=recipe.frames.knows if recipe.kind == "activity" else {},
     )
 
 

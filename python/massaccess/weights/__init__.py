@@ -1,4 +1,4 @@
-"""Trained networks and fitted priors: what ships, and how a receiver gets the one that fits.
+"""Trained networks, of channel priors and activity detectors, and fitted priors: what ships, and how a receiver gets the one that fits.
 
 >>> import torch
 >>> from massaccess.core import SystemConfig
@@ -36,6 +36,7 @@ __all__ = [
     "available",
     "beams_of",
     "choose",
+    "choose_activity",
     "choose_matrix",
     "covariance_distance",
     "explain",
@@ -46,6 +47,8 @@ __all__ = [
     "warn_unless_fit",
 ]
 
+WORDS = {"channel": "a prior of single rows", "matrix": "a prior of whole matrices", "activity": "an activity detector"}
+"""Kind of weights -> what they are."""
 LARGEST_DISTANCE = 0.3
 """Of an array covariance from the one that weights were trained with, as `covariance_distance` measures it, for them to fit."""
 
@@ -75,10 +78,30 @@ def choose_matrix(name: str, obs: Observation, *, index: Path = INDEX) -> Prior:
         return BernoulliGaussian(obs.activity, power)
     trained = load(name, index=index)
     if trained.header.kind != "matrix":
-        raise ConfigError(f"weights {name} are a prior of single rows: choose one of kind 'matrix', or 'bernoulli-gaussian'")
+        raise ConfigError(f"weights {name} are {WORDS[trained.header.kind]}: choose one of kind 'matrix', or 'bernoulli-gaussian'")
     if min(obs.users, obs.antennas) < SMALLEST:
         raise ShapeError(f"weights {name} take {SMALLEST} users and antennas or more, not {obs.users} and {obs.antennas}: pass 'auto'")
     return matrix_prior_of(trained, obs.pilot_rx.device, obs.pilot_rx.dtype)
+
+
+def choose_activity(name: str, network: str, *, index: Path = INDEX) -> Trained:
+    """The activity detector called ``name``, whose network is ``network`` (key of `networks.NETWORKS`).
+
+    "auto": the first that ships of that network. A name of `available`, or a weights file: that one (UnknownNameError, FormatError;
+    ConfigError when it is no activity detector, or of another network).
+    """
+    if name == "auto":
+        shipped = (load(one, index=index) for one in available(index))
+        found = next((one for one in shipped if (one.header.kind, one.header.network) == ("activity", network)), None)
+        if found is None:
+            raise ConfigError(f"no weights of {network} ship with this version: pass weights=FILE.safetensors, made by `massaccess train`")
+        return found
+    trained = load(name, index=index)
+    if trained.header.kind != "activity":
+        raise ConfigError(f"weights {name} are {WORDS[trained.header.kind]}: choose one of kind 'activity', see `massaccess weights`")
+    if (theirs := trained.header.network) != network:
+        raise ConfigError(f"weights {name} are of the network {theirs}: use the receiver of that name, or weights of {network}")
+    return trained
 
 
 def explain(name: str, obs: Observation, *, index: Path = INDEX) -> str:
@@ -116,7 +139,7 @@ def _select(name: str, obs: Observation, index: Path) -> tuple[Trained | None, s
         return _fitting(obs, index)
     trained = load(name, index=index)
     if trained.header.kind != "channel":
-        raise ConfigError(f"weights {name} are a prior of whole matrices: choose one of kind 'channel', see `massaccess weights`")
+        raise ConfigError(f"weights {name} are {WORDS[trained.header.kind]}: choose one of kind 'channel', see `massaccess weights`")
     if trained.header.antennas != obs.antennas:
         header = trained.header
         raise ShapeError(

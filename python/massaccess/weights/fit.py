@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ..core import Observation
 from ..errors import ConfigError, ShapeError
-from . import LARGEST_DISTANCE, _distance, _select
+from . import LARGEST_DISTANCE, _distance, _select, choose_activity
 from .shipped import INDEX, available, load
 from .stored import Trained
 
@@ -31,16 +31,22 @@ class Fit:
     note: str = ""
 
 
-def fit(name: str, *, rows: int, columns: int, covariance: Tensor | None, kind: str = "channel", index: Path = INDEX) -> Fit:
+def fit(
+    name: str, *, rows: int, columns: int, covariance: Tensor | None, kind: str = "channel", network: str = "", index: Path = INDEX
+) -> Fit:
     """What a receiver that is told ``weights=name`` will use for an array of rows x columns and the known ``covariance`` [M M].
 
     "auto" that finds nothing is the closed form, with the reason as a note. Weights by name must fit the covariance, where one is known;
-    a file is taken whatever the covariance, with a note. ``kind`` "matrix": a prior of whole matrices, for any array.
+    a file is taken whatever the covariance, with a note. ``kind`` "matrix": a prior of whole matrices, for any array; "activity": a
+    detector, whose network is ``network``, for any array.
     Raises UnknownNameError, ConfigError, FormatError (the file is missing, damaged or foreign, the channel another) and ShapeError (the
     array another).
     """
     if kind == "matrix":
         return _of_matrices(name, index)
+    if kind == "activity":
+        found = choose_activity(name, network, index=index)
+        return Fit(_shown(name, found, index), found.sha256[:HASH_DIGITS])
     trained, reason = _select(name, _empty(rows * columns, covariance), index)
     if trained is None:
         return Fit("gaussian", note=reason)

@@ -26,21 +26,24 @@ from torch import Tensor, nn
 
 from .. import __version__
 from ..errors import ConfigError, FormatError, MassaccessError, NotFiniteError, ShapeError
-from ..networks import NETWORKS, build
+from ..networks import DETECTORS, NETWORKS, build
 
 FORMAT = "massaccess-weights/1"
-KINDS = ("channel", "matrix")
-"""A prior of antenna rows; a prior of whole matrices [users antennas]."""
+KINDS = ("channel", "matrix", "activity")
+"""A prior of antenna rows; a prior of whole matrices [users antennas]; an activity detector."""
 PREFIX = "network."
+MOST_USERS = 65_536  # of a book that a weights file names
 
 
 @dataclass(frozen=True)
 class Header:
     """What a weights file says of itself.
 
-    network: key of `networks.NETWORKS`; config: its constructor arguments; kind: one of `KINDS`; rows, columns: the array (0 for kind
-    "matrix": any); channel: what it was trained on; recipe, seed: how; metrics: how well, on held-out training channels (``snr_db``,
-    ``nmse_db``, ``lmmse_db``: denoising in white noise); created_with: version of this package.
+    network: key of `networks.NETWORKS`; config: its constructor arguments; kind: one of `KINDS`; rows, columns: the array (0 for other
+    kinds than "channel": any); channel: what it was trained on; recipe, seed: how; metrics: how well, on held-out training channels
+    (``snr_db``, ``nmse_db``, ``lmmse_db``: denoising in white noise; of kind "activity": ``pilots``, ``aep`` and ``log_loss`` by channel;
+    ``device``: where); pilots: of kind "activity", ``book`` "redrawn" (any will do) or "fixed" (that of ``kind``, ``seed``, ``users``), the
+    ``shortest`` and ``longest`` that it was trained with; created_with: version of this package.
     """
 
     network: str
@@ -52,6 +55,7 @@ class Header:
     recipe: str = ""
     seed: int = 0
     metrics: Mapping[str, Any] = field(default_factory=dict)
+    pilots: Mapping[str, Any] = field(default_factory=dict)
     created_with: str = __version__
     format: str = FORMAT
 
@@ -60,13 +64,18 @@ class Header:
             raise FormatError(f"format is {self.format!r:.40}, not {FORMAT}: take a version of massaccess that knows it, or train again")
         if self.network not in NETWORKS or self.kind not in KINDS:
             raise FormatError(f"network {self.network!r:.40} of kind {self.kind!r:.40} is unknown here: a newer version may know it")
+        if (self.kind == "activity") != (self.network in DETECTORS):
+            raise FormatError(f"network {self.network!r} is none of kind {self.kind!r}: train again")
         whole = all(isinstance(value, int) and 0 <= value <= 4096 for value in (self.rows, self.columns))
         if not whole or (self.kind == "channel") != (self.rows * self.columns > 0):
             raise FormatError(
-                f"the array is {self.rows!r:.20} by {self.columns!r:.20}: rows and columns are 1 or more, for a matrix prior 0"
+                f"the array is {self.rows!r:.20} by {self.columns!r:.20}: rows and columns are 1 or more, for a matrix prior and "
+                "for an activity detector 0"
             )
-        if not (isinstance(self.config, Mapping) and isinstance(self.metrics, Mapping)):
-            raise FormatError("config and metrics of the header are no JSON objects: train again")
+        if not all(isinstance(one, Mapping) for one in (self.config, self.metrics, self.pilots)):
+            raise FormatError("config, metrics and pilots of the header are no JSON objects: train again")
+        if (self.kind == "activity") != _names_a_book(self.pilots):
+            raise FormatError(f"the header of kind {self.kind!r} says {dict(self.pilots)!s:.80} of pilots: train again")
 
     @property
     def antennas(self) -> int:
@@ -79,12 +88,20 @@ class Header:
     def from_json(cls, text: str) -> Header:
         """FormatError unless ``text`` is a header of this version."""
         try:
-            document = json.loads(text)
+            document = {"pilots": {}, **json.loads(text)}  # which is younger than the format
             return cls(**{item.name: document[item.name] for item in dataclasses.fields(cls)})
         except (ValueError, TypeError, KeyError, RecursionError) as error:
             if isinstance(error, MassaccessError):
                 raise
             raise FormatError(f"the header is not that of {FORMAT} ({type(error).__name__}: {error!s:.80}): train again") from error
+
+
+def _names_a_book(pilots: Mapping[str, Any]) -> bool:
+    book, users = pilots.get("book"), pilots.get("users")
+    if book != "fixed":
+        return bool(book == "redrawn")
+    whole = isinstance(users, int) and 1 <= users <= MOST_USERS and isinstance(pilots.get("seed"), int)
+    return whole and isinstance(pilots.get("kind"), str)
 
 
 @dataclass(frozen=True, eq=False)
@@ -179,7 +196,8 @@ def read_tensors(path: str | Path, what: str = "weights file") -> tuple[dict[str
         raise ConfigError(f"no {what} at {path}: check the path, or see `massaccess weights` for what ships")
     try:
         with safe_open(str(path), "pt") as stored:
-            return {key: stored.get_tensor(key) for key in stored.keys()}, stored.metadata() or {}  # noqa: SIM118 (no mapping)
+            # copies: what lies in the file begins at any multiple of 8 bytes, and linear algebra of complex numbers crashes there
+            return {key: stored.get_tensor(key).clone() for key in stored.keys()}, stored.metadata() or {}  # noqa: SIM118 (no mapping)
     except (SafetensorError, OSError, ValueError, RuntimeError, AttributeError, MemoryError) as error:
         raise FormatError(f"{path} is not a whole safetensors file ({error!s:.120}): copy it again, or train again") from error
 
