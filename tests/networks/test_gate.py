@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from massaccess.networks.gate import POWER_FLOOR, GatedDenoiser, separable_basis
+from massaccess.networks.gate import POWER_FLOOR, GatedDenoiser
+from massaccess.networks.separable import separable_basis
 from massaccess.rng import complex_normal, generator
 
 ROWS, COLUMNS = 2, 4

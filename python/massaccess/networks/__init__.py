@@ -17,6 +17,7 @@ from torch import nn
 from ..errors import ConfigError, unknown
 
 NETWORKS = {
+    "angles": "angles:Angles",
     "gate": "gate:GatedDenoiser",
     "mixture": "mixture:Mixture",
     "ncsnpp": "ncsnpp:Ncsnpp",

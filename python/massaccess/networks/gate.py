@@ -7,6 +7,8 @@ import math
 import torch
 from torch import Tensor, nn
 
+from .separable import separable_basis
+
 POWER_FLOOR = 1e-4  # of the mean beam power: a beam that training never lit stays possible
 
 
@@ -84,15 +86,6 @@ class GatedDenoiser(nn.Module):
 
     def _energy(self, coefficients: Tensor) -> Tensor:
         return torch.log(coefficients.real.square() + coefficients.imag.square() + self.floor) / 3
-
-
-def separable_basis(covariance: Tensor, rows: int, columns: int) -> Tensor:
-    """Rows of channels turn into beams with this [M M] complex64: conjugate eigenvectors of the row covariance, DFT over the columns."""
-    blocks = covariance.to(torch.complex128).reshape(rows, columns, rows, columns)
-    _, vertical = torch.linalg.eigh(torch.einsum("acbc->ab", blocks) / columns)
-    k = torch.arange(columns, dtype=torch.float64, device=covariance.device)
-    horizontal = torch.exp(-2j * math.pi * k[:, None] * k / columns) / math.sqrt(columns)
-    return torch.kron(vertical.contiguous(), horizontal).conj().to(torch.complex64)
 
 
 def _steering(size: int, oversampling: int) -> Tensor:

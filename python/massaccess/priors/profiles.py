@@ -19,8 +19,8 @@ ROUNDS = 20  # of merging, at most
 
 @dataclass(frozen=True, eq=False)
 class AngularProfiles:
-    """Rows h^T turn into beams with ``basis`` [M M] (``None``: the antennas themselves); there their entries are independent, CN(0, power_km)
-    with probability weight_k for all m at once: weight [K], power [K M] above 0."""
+    """Rows h^T turn into beams with ``basis`` [M M] (``None``: the antennas themselves); there their entries are independent,
+    CN(0, power_km) with probability weight_k for all m at once: weight [K], power [K M] above 0."""
 
     weight: Tensor
     power: Tensor
@@ -48,7 +48,9 @@ class AngularProfiles:
     def with_flat(self, share: float) -> AngularProfiles:
         """A profile without structure beside the others, for channels that none of them was made for."""
         level = self.mean.mean().expand(1, self.power.shape[1])
-        return AngularProfiles(torch.cat([(1 - share) * self.weight, self.weight.new_tensor([share])]), torch.cat([self.power, level]), self.basis)
+        return AngularProfiles(
+            torch.cat([(1 - share) * self.weight, self.weight.new_tensor([share])]), torch.cat([self.power, level]), self.basis
+        )
 
     def spread(self, spread_db: float) -> AngularProfiles:
         """The same where users' gains are not known: anything within ``spread_db`` around 0 dB, every level equally likely."""

@@ -14,7 +14,8 @@ from torch import Tensor
 from .. import weights
 from ..errors import ConfigError, FormatError
 from ..networks import build
-from ..priors.mixture import GaussianMixture
+from ..networks.separable import vertical_basis, with_columns
+from ..priors import profiles_fit
 from ..priors.mixture_fit import Iterate, Model
 from ..rng import generator
 from . import checkpoint, validation
@@ -35,7 +36,7 @@ class Fitting:
 
     training: Training
     data: TrainingData
-    model: Model
+    model: Model | profiles_fit.Model
     clock: Callable[[], float]
     seconds: float = 0.0
     checks: list[dict[str, Any]] = field(default_factory=list)
@@ -54,10 +55,10 @@ def fit(training: Training, *, resume: bool = False) -> dict[str, Any]:
         raise ConfigError(f"{recipe.network} is fitted by EM, which has no rate to lower: leave out --by-clock")
     stored = checkpoint.read_state(path, recipe) if resume else None
     data = TrainingData.of(recipe, device=training.device)
-    options, shape = dict(recipe.config), (recipe.rows, recipe.columns)
+    options = dict(recipe.config)
     with torch.device("meta"):
         build(recipe.network, recipe.network_config)
-    model = Model.of(_rows(recipe, data), options["components"], structure=options.get("structure", "full"), grid=shape)
+    model = _model(recipe, data)
     clock = lambda: time.monotonic() - began  # noqa: E731
     if stored is None:
         begin = model.begin(options["components"], generator=generator(recipe.seed, "mixture"))
@@ -91,10 +92,9 @@ def _iterate(fitting: Fitting, begin: Iterate) -> Iterate:
 def _finish(fitting: Fitting, now: Iterate) -> dict[str, Any]:
     training, recipe, data = fitting.training, fitting.recipe, fitting.data
     network = build(recipe.network, recipe.network_config)
-    mixture = now.mixture(like=data.held)
-    network.load_state_dict(mixture.to_tensors())
+    network.load_state_dict(_state(fitting, now))
     steps = len(now.history) - 1
-    metrics = validation.denoising(_denoiser(mixture), data.held, linear(data), seed=recipe.seed)
+    metrics = validation.denoising(_denoiser(fitting, now), data.held, linear(data), seed=recipe.seed)
     metrics |= {"steps": steps, "parameters": sum(one.numel() for one in network.parameters()), "log_likelihood": now.history[-1]}
     header = header_of(recipe, metrics)
     weights.save(training.out, network, header, covariance=data.covariance)
@@ -110,12 +110,38 @@ def _finish(fitting: Fitting, now: Iterate) -> dict[str, Any]:
 
 def _check(fitting: Fitting, now: Iterate) -> None:
     data = fitting.data
-    metrics = validation.denoising(_denoiser(now.mixture(like=data.held)), data.held, linear(data), seed=fitting.recipe.seed)
+    metrics = validation.denoising(_denoiser(fitting, now), data.held, linear(data), seed=fitting.recipe.seed)
     fitting.checks.append({"step": len(now.history) - 1, "nmse_db": metrics["nmse_db"]})
 
 
-def _denoiser(mixture: GaussianMixture) -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]:
+def _model(recipe: Recipe, data: TrainingData) -> Model | profiles_fit.Model:
+    rows = _rows(recipe, data)
+    if recipe.network == "angles":
+        return profiles_fit.Model.of(rows, with_columns(_vertical(recipe, data), recipe.columns))
+    grid = (recipe.rows, recipe.columns)
+    return Model.of(rows, recipe.config["components"], structure=recipe.config.get("structure", "full"), grid=grid)
+
+
+def _vertical(recipe: Recipe, data: TrainingData) -> Tensor:
+    assert data.covariance is not None  # rows of channels have one
+    return vertical_basis(data.covariance, recipe.rows, recipe.columns)
+
+
+def _state(fitting: Fitting, now: Iterate) -> dict[str, Tensor]:
+    """Of the network that holds the fit."""
+    if fitting.recipe.network == "angles":
+        vertical = torch.view_as_real(_vertical(fitting.recipe, fitting.data).to(torch.complex64)).contiguous()
+        return {"weight": now.weight.float(), "power": now.parameters.float(), "vertical": vertical}
+    return now.mixture(like=fitting.data.held).to_tensors()
+
+
+def _denoiser(fitting: Fitting, now: Iterate) -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]:
     """As a network of rows: x [R M] and noise_var [R] to the mean, and the error in beams."""
+    if fitting.recipe.network == "angles":
+        network = build("angles", fitting.recipe.network_config).to(fitting.data.held.device)
+        network.load_state_dict(_state(fitting, now))
+        return network
+    mixture = now.mixture(like=fitting.data.held)
 
     def denoise(x: Tensor, noise_var: Tensor) -> tuple[Tensor, Tensor]:
         mean, error = mixture.in_beams(mixture.beams.into(x), noise_var[:, None])

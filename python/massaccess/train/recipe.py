@@ -211,7 +211,7 @@ class Recipe:
     @property
     def fitted(self) -> bool:
         """By EM rather than by gradients: [noise] and [optimiser] do not matter then, [em] does."""
-        return self.network == "mixture"
+        return self.network in ("mixture", "angles")
 
     @property
     def steps(self) -> int:

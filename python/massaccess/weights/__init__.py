@@ -11,6 +11,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -20,9 +21,11 @@ from torch.utils.weak import WeakTensorKeyDictionary
 from ..core import ChannelPrior, Observation, Prior
 from ..errors import ConfigError, MassaccessWarning, ShapeError
 from ..networks.refinenet import SMALLEST
+from ..priors.beams import Beams
 from ..priors.bernoulli_gaussian import BernoulliGaussian
 from ..priors.gaussian import Gaussian
-from .prior import beams_of, matrix_prior_of, prior_of
+from ..priors.profiles import AngularProfiles
+from .prior import beams_of, matrix_prior_of, prior_of, profiles_of
 from .shipped import INDEX, Shipped, available, load
 from .stored import FORMAT, KINDS, Header, Trained, read, save
 
@@ -38,10 +41,12 @@ __all__ = [
     "choose",
     "choose_activity",
     "choose_matrix",
+    "choose_profiles",
     "covariance_distance",
     "explain",
     "load",
     "prior_of",
+    "profiles_of",
     "read",
     "save",
     "warn_unless_fit",
@@ -51,6 +56,10 @@ WORDS = {"channel": "a prior of single rows", "matrix": "a prior of whole matric
 """Kind of weights -> what they are."""
 LARGEST_DISTANCE = 0.3
 """Of an array covariance from the one that weights were trained with, as `covariance_distance` measures it, for them to fit."""
+
+
+PROFILES = ("angles", "mixture")
+"""Networks whose files hold angular profiles."""
 
 
 def choose(name: str, obs: Observation, *, index: Path = INDEX) -> ChannelPrior:
@@ -65,6 +74,22 @@ def choose(name: str, obs: Observation, *, index: Path = INDEX) -> ChannelPrior:
     if trained is None:
         return Gaussian.of(obs.channel_cov, antennas=obs.antennas, like=obs.pilot_rx)
     return prior_of(trained, obs.pilot_rx.device, obs.pilot_rx.dtype)
+
+
+def choose_profiles(name: str, obs: Observation, *, index: Path = INDEX) -> AngularProfiles:
+    """The angular profiles called ``name`` for the situation of ``obs``; without ``obs.channel_cov``, "auto" and "gaussian" are independent
+    antennas.
+
+    "gaussian": one profile, the powers of the eigenvectors of ``obs.channel_cov``. "auto": those of the first file of `PROFILES` that fits,
+    otherwise "gaussian"; a name or a file as in `choose` (ConfigError when it holds no profiles).
+    """
+    trained = _select(name, obs, index, PROFILES)[0]
+    if trained is not None:
+        return profiles_of(trained)
+    if obs.channel_cov is None:
+        return AngularProfiles.flat(antennas=obs.antennas)
+    beams = Beams.of(obs.channel_cov, antennas=obs.antennas, like=obs.pilot_rx)
+    return AngularProfiles(beams.power.new_ones(1).cpu(), beams.power[None].cpu(), None if beams.basis is None else beams.basis.cpu())
 
 
 def choose_matrix(name: str, obs: Observation, *, index: Path = INDEX) -> Prior:
@@ -131,15 +156,17 @@ def covariance_distance(first: Tensor, second: Tensor) -> float:
     return float((unit[0] - unit[1]).norm() / unit[1].norm())
 
 
-def _select(name: str, obs: Observation, index: Path) -> tuple[Trained | None, str]:
-    """The weights, and where "auto" finds none although the channel is not white, the reason."""
+def _select(name: str, obs: Observation, index: Path, networks: Sequence[str] = ()) -> tuple[Trained | None, str]:
+    """The weights, of one of ``networks`` where some are named, and where "auto" finds none although the channel is not white, the reason."""
     if name == "gaussian" or (name == "auto" and obs.channel_cov is None):
         return None, ""
     if name == "auto":
-        return _fitting(obs, index)
+        return _fitting(obs, index, networks)
     trained = load(name, index=index)
     if trained.header.kind != "channel":
         raise ConfigError(f"weights {name} are {WORDS[trained.header.kind]}: choose one of kind 'channel', see `massaccess weights`")
+    if networks and trained.header.network not in networks:
+        raise ConfigError(f"weights {name} hold no angular profiles: choose a file of {' or '.join(networks)}, 'auto' or 'gaussian'")
     if trained.header.antennas != obs.antennas:
         header = trained.header
         raise ShapeError(
@@ -149,11 +176,11 @@ def _select(name: str, obs: Observation, index: Path) -> tuple[Trained | None, s
     return trained, ""
 
 
-def _fitting(obs: Observation, index: Path) -> tuple[Trained | None, str]:
+def _fitting(obs: Observation, index: Path, networks: Sequence[str]) -> tuple[Trained | None, str]:
     known, gaussian = available(index), "; using the Gaussian prior with the known covariance (weights=gaussian says so)"
     away = []
     for one in (load(name, index=index) for name in known):  # no further than the first that fits: reading takes time
-        if one.header.antennas == obs.antennas:
+        if one.header.antennas == obs.antennas and (not networks or one.header.network in networks):
             away.append(_distance(obs.channel_cov, one))
             if away[-1] <= LARGEST_DISTANCE:
                 return one, ""

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ..core import Observation
 from ..errors import ConfigError, ShapeError
-from . import LARGEST_DISTANCE, _distance, _select, choose_activity
+from . import LARGEST_DISTANCE, PROFILES, _distance, _select, choose_activity
 from .shipped import INDEX, available, load
 from .stored import Trained
 
@@ -38,7 +38,7 @@ def fit(
 
     "auto" that finds nothing is the closed form, with the reason as a note. Weights by name must fit the covariance, where one is known;
     a file is taken whatever the covariance, with a note. ``kind`` "matrix": a prior of whole matrices, for any array; "activity": a
-    detector, whose network is ``network``, for any array.
+    detector, whose network is ``network``, for any array; "profiles": angular profiles.
     Raises UnknownNameError, ConfigError, FormatError (the file is missing, damaged or foreign, the channel another) and ShapeError (the
     array another).
     """
@@ -47,7 +47,8 @@ def fit(
     if kind == "activity":
         found = choose_activity(name, network, index=index)
         return Fit(_shown(name, found, index), found.sha256[:HASH_DIGITS])
-    trained, reason = _select(name, _empty(rows * columns, covariance), index)
+    networks = PROFILES if kind == "profiles" else ()
+    trained, reason = _select(name, _empty(rows * columns, covariance), index, networks)
     if trained is None:
         return Fit("gaussian", note=reason)
     shown, header = _shown(name, trained, index), trained.header

@@ -8,12 +8,17 @@ import functools
 import torch
 from torch import Tensor, nn
 
+from ..networks.angles import Angles
 from ..networks.mixture import Mixture
+from ..networks.separable import separable_basis
 from ..priors.beams import Beams
 from ..priors.learned import Learned
 from ..priors.learned_matrix import LearnedMatrix
 from ..priors.mixture import GaussianMixture
+from ..priors.profiles import AngularProfiles
 from .stored import Trained
+
+LEAST_POWER = 1e-3  # of the mean power of a beam
 
 
 def beams_of(network: nn.Module, covariance: Tensor, *, like: Tensor) -> Beams:
@@ -32,9 +37,25 @@ def prior_of(trained: Trained, device: torch.device, dtype: torch.dtype) -> Lear
     like = torch.empty(0, dtype=dtype, device=device)
     if isinstance(trained.network, Mixture):
         return GaussianMixture.from_tensors(trained.state, like=like)
+    if isinstance(trained.network, Angles):
+        return GaussianMixture.of(trained.network.weight, trained.network.covariance, like=like)
     network = _moved(copy.deepcopy(trained.network), like)
     table = None if trained.calibration is None else trained.calibration.to(like.real)
     return Learned(network, beams_of(network, trained.covariance, like=like), table)
+
+
+@functools.lru_cache(maxsize=16)
+def profiles_of(trained: Trained) -> AngularProfiles:
+    """The angular profiles in the file, or of a Gaussian mixture what its components say of each beam alone."""
+    network, header = trained.network, trained.header
+    if isinstance(network, Angles):
+        return AngularProfiles(network.weight, network.power, network.basis)
+    assert isinstance(network, Mixture)
+    assert trained.covariance is not None
+    basis = separable_basis(trained.covariance, header.rows, header.columns)
+    covariance = torch.view_as_complex(network.covariance)
+    power = torch.einsum("im,kij,jm->km", basis, covariance, basis.conj()).real
+    return AngularProfiles(network.weight, power.clamp_min(LEAST_POWER * power.mean()), basis)
 
 
 @functools.lru_cache(maxsize=16)
