@@ -1,24 +1,97 @@
-"""Who is active, then everything else."""
+"""Who is active, then everything else; and, where that did not come out, once more."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
+from torch import Tensor
 
 from ..core import Estimate, Observation, Receiver
+from ..errors import ConfigError
 from .coherent import Coherent
+from .jcedd import LearnedEp
+from .reexamine import Verdict, better, checkable, cleaned, put, some
 
 
 @dataclass(frozen=True)
 class TwoStage:
-    """An activity detector, then a coherent receiver for the users it found (the two stages of P1, Fig. 1)."""
+    """An activity detector, then a coherent receiver for the users it found (the two stages of P1, Fig. 1).
+
+    ``spare``: the coherent receiver also gets up to so many users a frame that the detector found more likely silent, and all with their
+    probabilities, so that the whole frame decides, pilots and data; 0: the detector has the last word. Detectors are too sure of
+    themselves where there are few pilots: their log odds are divided by ``temper``, and users below the probability ``low`` are left out.
+    Needs a coherent receiver that weighs probabilities (`jcedd.LearnedEp`).
+
+    ``reexamine``: frames where the check sum of an active user fails, or whose ``residual`` is too large, are looked at up to so many times
+    more. Users whose check holds are taken away, the detector sees what is left of the pilots, and the whole frame is received
+    again, with their symbols known. The answer is kept where more users came through, or less is unexplained; a frame without progress
+    is left alone, and all are when time is up. Frames too short to carry a check sum are not looked at again.
+    """
 
     detector: Receiver
-    coherent: Coherent
+    coherent: Any
+    spare: int = 0
+    temper: float = 3.0
+    low: float = 0.1
+    reexamine: int = 0
+
+    def __post_init__(self) -> None:
+        if self.spare < 0 or self.reexamine < 0 or self.temper < 1 or not 0 < self.low <= 0.5:
+            raise ConfigError("spare and reexamine count from 0, temper is 1 or more, and low a probability up to 0.5")
+        if self.spare and not isinstance(self.coherent, LearnedEp):
+            raise ConfigError("this coherent receiver takes decisions, not probabilities: pass spare=0, or use learned-ep")
+        if self.reexamine and not isinstance(self.coherent, LearnedEp | Coherent):
+            raise ConfigError("this coherent receiver cannot be told symbols: pass reexamine=0, or use learned-ep or iterative-lmmse-ep")
 
     def __call__(self, obs: Observation, *, generator: torch.Generator | None = None) -> Estimate:
-        """Estimate with the detector's activity and the coherent receiver's channel and symbols; info of both."""
+        """Estimate of the coherent receiver; activity is the detector's, or with ``spare`` what the whole frame says. info of both;
+        reexamined [B]: further looks at a frame, checks [B]: check sums looked at on the way."""
         found = self.detector(obs, generator=generator)
-        estimate = self.coherent(obs, active=found.active, generator=generator)
-        return replace(estimate, activity=found.activity, info={**found.info, **estimate.info})
+        estimate = self.coherent(obs, active=self._candidates(found), generator=generator)
+        activity = estimate.activity if self.spare else found.activity
+        estimate = replace(estimate, activity=activity, info={**found.info, **estimate.info})
+        return self._again(obs, estimate, generator) if self.reexamine and checkable(obs) else estimate
+
+    def _candidates(self, found: Estimate, sure: Tensor | None = None) -> Tensor:
+        """Probabilities [B N], zero for those left out; without ``spare`` decisions. Those of users that are ``sure`` are one."""
+        sure = torch.zeros_like(found.active) if sure is None else sure
+        if not self.spare:
+            return found.active | sure
+        odds = found.info["log_odds"] if "log_odds" in found.info else torch.logit(found.activity, 1e-6)
+        odds = odds.to(found.activity.dtype).masked_fill(sure, torch.inf)
+        chance = torch.sigmoid(odds / self.temper)
+        rank = odds.argsort(dim=1, descending=True, stable=True).argsort(dim=1)
+        most = (odds > 0).sum(1, keepdim=True) + self.spare
+        return torch.where((chance > self.low) & (rank < most), chance, 0)
+
+    def _again(self, obs: Observation, estimate: Estimate, generator: torch.Generator | None) -> Estimate:
+        verdict = Verdict.of(obs, estimate)
+        looks, checks = torch.zeros_like(estimate.active.sum(1)), estimate.active.sum(1)
+        left = verdict.again.nonzero()[:, 0]
+        for _ in range(self.reexamine):
+            if not len(left) or obs.late:
+                break
+            part, ok, symbols = some(obs, left), verdict.ok[left], verdict.symbols[left]
+            found = self.detector(cleaned(part, ok, symbols), generator=generator)
+            second = self.coherent(part, active=self._candidates(found, ok), told=symbols, generator=generator)
+            if not self.spare:
+                second = replace(second, activity=torch.where(ok, 1, found.activity))
+            new = Verdict.of(part, second)
+            looks[left] += 1
+            checks[left] += second.active.sum(1)
+            old = Verdict(ok, verdict.again[left], symbols)
+            won = better(_rows(estimate, left), second, old, new)
+            estimate = put(estimate, left[won], _rows(second, won))
+            verdict.ok[left[won]], verdict.symbols[left[won]] = new.ok[won], new.symbols[won]
+            left = left[won & new.again]
+        return replace(estimate, info={**estimate.info, "reexamined": looks, "checks": checks})
+
+
+def _rows(estimate: Estimate, rows: Tensor) -> Estimate:
+    """Some frames of an estimate; info: what has one line a frame."""
+    frames = len(estimate.activity)
+    lines = {name: value[rows] for name, value in estimate.info.items() if isinstance(value, Tensor) and value.shape[:1] == (frames,)}
+    fields = {name: getattr(estimate, name)[rows] for name in ("activity", "channel", "symbols", "symbol_var")}
+    return Estimate(**fields, info=lines)

@@ -1,0 +1,100 @@
+"""Frames in which a user's check fails, or too much stays unexplained, looked at again without the users that came through."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..core import Estimate, Observation
+from ..estimation.lmmse import Lmmse
+from ..forward.framing import Framing
+from ..forward.modulation import constellation
+from .coherent import Link
+from .selection import Selection
+
+LARGEST_RESIDUAL = 1.15
+"""Of what an answer leaves unexplained (info ``residual``); above it, somebody may be missing although all checks hold."""
+
+BLIND = 2.0
+"""Times the noise that everything but the users that came through is taken for at first, when their channels are fitted."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the checks say of an answer. ok [B N] bool: active, and the check sum holds; again [B] bool: worth another look; symbols
+    [B D N]: those of users that are ok, as they were sent, NaN for others."""
+
+    ok: Tensor
+    again: Tensor
+    symbols: Tensor
+
+    @staticmethod
+    def of(obs: Observation, estimate: Estimate) -> Verdict:
+        """Of all active users: each is one test, which garbage passes once in 65,536."""
+        assert estimate.symbols is not None
+        alphabet = constellation(obs.modulation)
+        bits = alphabet.decide(estimate.symbols.mT)
+        _, holds = Framing(obs.users, bits.shape[-1]).decode(bits)
+        ok = holds & estimate.active
+        residual = estimate.info.get("residual", obs.pilot_rx.real.new_zeros(obs.frames))
+        again = (estimate.active & ~ok).any(1) | ~(residual < LARGEST_RESIDUAL)
+        sent = alphabet.modulate(bits).to(obs.data_rx.dtype).masked_fill(~ok[..., None], torch.nan).mT.contiguous()
+        return Verdict(ok, again, sent)
+
+
+def checkable(obs: Observation) -> bool:
+    """Whether frames are long enough to carry a check sum."""
+    return Framing(obs.users, obs.data_len * constellation(obs.modulation).bits_per_symbol).payload_bytes > 0
+
+
+def some(obs: Observation, rows: Tensor) -> Observation:
+    """The frames ``rows`` (indices) of an observation."""
+    gain = None if obs.user_gain is None else obs.user_gain[rows]
+    return replace(obs, pilot_rx=obs.pilot_rx[rows], data_rx=obs.data_rx[rows], user_gain=gain)
+
+
+def cleaned(obs: Observation, ok: Tensor, symbols: Tensor) -> Observation:
+    """The pilots without the users that are ``ok`` [B N], whose symbols [B D N] all serve as pilots.
+
+    Two LMMSE estimates of their channels, the second with the noise in each beam that the first leaves: whoever is still missing
+    is loud in few beams.
+    """
+    slots = Selection.of(ok)
+    link = Link.of(obs, slots)
+    sent = torch.cat([link.pilots, slots.take(symbols.nan_to_num().mT).mT], 1)
+    rx = torch.cat([link.pilot_rx, link.data_rx], 1)
+    noise = rx.real.new_full((*rx.shape[:2], 1), BLIND * obs.linear_noise_var)
+    free = (rx.shape[1] - ok.sum(1)).clamp_min(1)[:, None, None]
+    for _ in range(2):
+        channel = Lmmse()(rx, sent, noise_var=noise, gain=link.gain, present=link.present, beams=link.beams)
+        rest = rx - sent @ channel.mean
+        noise = (rest.abs().square().sum(1, keepdim=True) / free).clamp_min(obs.linear_noise_var).expand(rx.shape).contiguous()
+    return replace(obs, pilot_rx=link.beams.back(rest[:, : obs.pilot_len]))
+
+
+def better(first: Estimate, second: Estimate, old: Verdict, new: Verdict) -> Tensor:
+    """Frames [B] that more users came through in; or as many, and less is unexplained."""
+    gained = new.ok.sum(1) - old.ok.sum(1)
+    residual = [one.info.get("residual", torch.zeros_like(gained, dtype=torch.double)) for one in (first, second)]
+    return (gained > 0) | ((gained == 0) & (residual[1] < residual[0]))
+
+
+def put(first: Estimate, rows: Tensor, second: Estimate) -> Estimate:
+    """A copy of ``first`` with the frames of ``second`` in the places ``rows`` (indices)."""
+    fields = {name: _put(getattr(first, name), rows, getattr(second, name)) for name in ("activity", "channel", "symbols", "symbol_var")}
+    return replace(first, info={**first.info, **_lines(first.info, rows, second.info)}, **fields)
+
+
+def _lines(first: Mapping[str, Any], rows: Tensor, second: Mapping[str, Any]) -> dict[str, Any]:
+    shared = first.keys() & second.keys()
+    return {name: _put(first[name], rows, second[name]) for name in shared if isinstance(first[name], Tensor) and first[name].ndim}
+
+
+def _put(values: Tensor, rows: Tensor, others: Tensor) -> Tensor:
+    values = values.clone()
+    values[rows] = others
+    return values
