@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 
 from ..core import Estimate, Observation
+from ..detection.linear import LmmseDetector, MatchedFilter
+from ..estimation.estimate import ChannelEstimate
 from ..estimation.lmmse import Lmmse
 from ..forward.framing import Framing
 from ..forward.modulation import constellation
@@ -98,3 +100,49 @@ def _put(values: Tensor, rows: Tensor, others: Tensor) -> Tensor:
     values = values.clone()
     values[rows] = others
     return values
+
+
+def identities(obs: Observation, estimate: Estimate, done: Tensor) -> Tensor:
+    """Which users send the streams that did not come through, all but those of users that are ``done`` [B N] bool: by how many nats [B N] the
+    pilots that a stream carries are more like those of one user than those of any other.
+
+    A stream that was taken for the wrong user, since the right one was missed, has the right channel all the same: its data say so. Seen
+    through that channel its pilots are symbols like any others, and whoever they belong to sends it. The channel's phase is only
+    known up to the turns that map the constellation onto itself. Users that no stream is most like have minus infinity.
+    """
+    assert estimate.symbols is not None and estimate.symbol_var is not None
+    slots = Selection.of(estimate.active)
+    link = Link.of(obs, slots)
+    channel = _from_data(link, slots, estimate)
+    ok = slots.take(done[..., None])[..., 0]
+    noise = link.noise_var + channel.error.sum(1)
+    filtered = MatchedFilter.of(link.pilot_rx - (link.pilots * ok[:, None]) @ channel.mean, channel.mean * ~ok[..., None], noise, link.present)
+    seen = LmmseDetector()(filtered, link.prior)
+    match = obs.pilots.mH @ (seen.symbols / seen.symbol_var)  # [B N K]
+    turned = torch.maximum(match.real.abs(), match.imag.abs())
+    energy = obs.pilots.abs().square().sum(0)[:, None] / seen.symbol_var[:, :1]
+    score = (2 * turned - energy).masked_fill(done[..., None], -torch.inf)
+    best = score.topk(min(2, obs.users), dim=1)
+    gap = best.values[:, 0] - best.values[:, -1]
+    odds = torch.where(link.present & ~ok & (best.values[:, 0] > 0), gap, -torch.inf)
+    return torch.full_like(estimate.activity, -torch.inf).scatter_reduce(1, best.indices[:, 0], odds, "amax")
+
+
+def _from_data(link: Link, slots: Selection, estimate: Estimate) -> ChannelEstimate:
+    """Channels as the data alone tell them, with the symbols of ``estimate``: pilots say nothing of whose they are, then."""
+    assert estimate.symbols is not None and estimate.symbol_var is not None
+    mean, var = link.prior.moments(estimate.symbols, estimate.symbol_var.clamp(1e-12, 1e12).sqrt())
+    mean, var = (slots.take(value.mT).mT for value in (mean, var))
+    noise = link.noise_var + (var * link.gain[:, None]).sum(2, keepdim=True)
+    return Lmmse()(link.data_rx, mean, noise_var=noise, gain=link.gain, present=link.present, beams=link.beams)
+
+
+def weighed(odds: Tensor, named: Tensor, reported: Tensor) -> Tensor:
+    """Log odds [B N] for the next look, of the detector's ``odds`` on what is left, and `identities`, for users ``reported`` before or not.
+
+    The symbols of a stream were found with the pilots of the user that it was reported for, so they speak for that user too loudly. The
+    numbers are logistic fits on generated frames.
+    """
+    fresh = odds.maximum(((named - 2) / 2).clamp_max(4))
+    again = ((named - 12) / 6).clamp(-3, 4) + (odds / 2).clamp(-1.5, 1.5)
+    return torch.where(reported, again, fresh)

@@ -12,7 +12,7 @@ from ..core import Estimate, Observation, Receiver
 from ..errors import ConfigError
 from .coherent import Coherent
 from .jcedd import LearnedEp
-from .reexamine import Verdict, better, checkable, cleaned, put, some
+from .reexamine import Verdict, better, checkable, cleaned, identities, put, some, weighed
 
 
 @dataclass(frozen=True)
@@ -49,22 +49,23 @@ class TwoStage:
         """Estimate of the coherent receiver; activity is the detector's, or with ``spare`` what the whole frame says. info of both;
         reexamined [B]: further looks at a frame, checks [B]: check sums looked at on the way."""
         found = self.detector(obs, generator=generator)
-        estimate = self.coherent(obs, active=self._candidates(found), generator=generator)
+        estimate = self.coherent(obs, active=self._candidates(self._odds(found)) if self.spare else found.active, generator=generator)
         activity = estimate.activity if self.spare else found.activity
         estimate = replace(estimate, activity=activity, info={**found.info, **estimate.info})
         return self._again(obs, estimate, generator) if self.reexamine and checkable(obs) else estimate
 
-    def _candidates(self, found: Estimate, sure: Tensor | None = None) -> Tensor:
-        """Probabilities [B N], zero for those left out; without ``spare`` decisions. Those of users that are ``sure`` are one."""
-        sure = torch.zeros_like(found.active) if sure is None else sure
+    def _candidates(self, odds: Tensor) -> Tensor:
+        """Probabilities [B N] of log odds, zero for those left out; without ``spare`` decisions."""
         if not self.spare:
-            return found.active | sure
-        odds = found.info["log_odds"] if "log_odds" in found.info else torch.logit(found.activity, 1e-6)
-        odds = odds.to(found.activity.dtype).masked_fill(sure, torch.inf)
-        chance = torch.sigmoid(odds / self.temper)
+            return odds > 0
         rank = odds.argsort(dim=1, descending=True, stable=True).argsort(dim=1)
-        most = (odds > 0).sum(1, keepdim=True) + self.spare
-        return torch.where((chance > self.low) & (rank < most), chance, 0)
+        chance = torch.sigmoid(odds)
+        return torch.where((chance > self.low) & (rank < (odds > 0).sum(1, keepdim=True) + self.spare), chance, 0)
+
+    def _odds(self, found: Estimate) -> Tensor:
+        """What to believe of the detector's log odds [B N]."""
+        odds = found.info["log_odds"] if "log_odds" in found.info else torch.logit(found.activity, 1e-6)
+        return odds.to(found.activity.dtype) / (self.temper if self.spare else 1)
 
     def _again(self, obs: Observation, estimate: Estimate, generator: torch.Generator | None) -> Estimate:
         verdict = Verdict.of(obs, estimate)
@@ -74,15 +75,16 @@ class TwoStage:
             if not len(left) or obs.late:
                 break
             part, ok, symbols = some(obs, left), verdict.ok[left], verdict.symbols[left]
+            before = _rows(estimate, left)
+            named = identities(part, before, ok)
             found = self.detector(cleaned(part, ok, symbols), generator=generator)
-            second = self.coherent(part, active=self._candidates(found, ok), told=symbols, generator=generator)
-            if not self.spare:
-                second = replace(second, activity=torch.where(ok, 1, found.activity))
+            odds = weighed(self._odds(found), named, before.active).masked_fill(ok, torch.inf)
+            second = self.coherent(part, active=self._candidates(odds), told=symbols, generator=generator)
             new = Verdict.of(part, second)
             looks[left] += 1
             checks[left] += second.active.sum(1)
             old = Verdict(ok, verdict.again[left], symbols)
-            won = better(_rows(estimate, left), second, old, new)
+            won = better(before, second, old, new)
             estimate = put(estimate, left[won], _rows(second, won))
             verdict.ok[left[won]], verdict.symbols[left[won]] = new.ok[won], new.symbols[won]
             left = left[won & new.again]
