@@ -16,7 +16,6 @@ from ..priors.beams import Beams
 from ..priors.constellation import ConstellationPrior
 from .selection import Selection
 
-
 SURE = 1e-6  # variance of symbols that are known
 
 
@@ -127,8 +126,8 @@ class Link:
 
     @staticmethod
     def of(obs: Observation, slots: Selection, beams: Beams | None = None, *, told: Tensor | None = None) -> Link:
-        """In ``beams``: without, those of the array covariance that the observation knows. ``told`` [B D N]: symbols that are known already,
-        all of a user's or none, NaN where they are not."""
+        """In ``beams``: without, those of the array covariance that the observation knows. ``told`` [B D N]: symbols that are known
+        already, all of a user's or none, NaN where they are not."""
         beams = beams or Beams.of(obs.channel_cov, antennas=obs.antennas, like=obs.pilot_rx)
         prior = ConstellationPrior(obs.modulation)
         rx = beams.into(obs.pilot_rx), beams.into(obs.data_rx)

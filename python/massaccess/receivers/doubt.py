@@ -19,8 +19,8 @@ LEAST = 1e-3
 
 @dataclass(frozen=True)
 class Doubt:
-    """chance [B K]: probability that the user in a slot is active; prior_odds: log odds of a user that nothing is known of; sure [B K] bool:
-    users whose activity is no question.
+    """chance [B K]: probability that the user in a slot is active; prior_odds: log odds of a user that nothing is known of; sure [B K]
+    bool: users whose activity is no question.
 
     A user's channel is zero with probability 1 - chance. While that is open, detection sees it with the power that it has on average,
     and estimation with the mean and variance that it has on average.
@@ -46,10 +46,10 @@ class Doubt:
         return Doubt((self.chance > 0.5).to(self.chance.dtype), self.prior_odds, self.sure)
 
     def heard(self, seen: ChannelEstimate, power: Tensor, soft: Symbols, points: int) -> Doubt:
-        """After the whole frame: ``seen`` [B K M], what the samples alone say of the channels, of mean power ``power`` [B K M] where active.
+        """After the whole frame: ``seen`` [B K M], what the samples alone say of the channels, of mean power ``power`` [B K M] if active.
 
-        Log odds of a Gaussian channel against none, less what the symbols had to be chosen for it: symbols are averaged over, not given,
-        and where they fit noise best, they explain some of it (`points` of the constellation; information in nats that each decision took).
+        Log odds of a Gaussian channel against none, less the information in nats that the decisions took, log(``points``) for one that is
+        sure: symbols are averaged over, not given, and those that fit noise best explain some of it.
         """
         share = power / (power + seen.error)
         evidence = (share * seen.mean.abs().square() / seen.error + torch.log1p(-share)).sum(-1)

@@ -53,8 +53,12 @@ class LearnedEp:
     damping: float = 1.0
     tolerance: float = 1e-5
 
-    def __call__(self, obs: Observation, *, active: Tensor | None = None, told: Tensor | None = None, generator: torch.Generator | None = None) -> Estimate:
-        """``active`` [B N] bool names the users to receive; without it all must be known to be active (``obs.activity == 1``).
+    def __call__(
+        self, obs: Observation, *, active: Tensor | None = None, told: Tensor | None = None, generator: torch.Generator | None = None
+    ) -> Estimate:
+        """``active`` [B N] bool names the users to receive; without it all must be known to be active (``obs.activity == 1``). Real:
+        probabilities; then the whole frame decides which of those above zero are active (`Doubt`), and the estimate says how likely.
+        ``told`` [B D N]: symbols that are known, all of a user's or none, NaN where they are not.
 
         info: nfe (mean over frames), evaluations [B], error_var [B N] (mean over antennas), mismatch [B] (`misfit` of all users: about 1
         where the prior fits), residual [B], fallback [B] bool, cut (time was up).
@@ -83,7 +87,9 @@ class LearnedEp:
             cut=answer.cut,
         )
 
-    def _second_try(self, obs: Observation, slots: Selection, first: Answer, failed: Tensor, doubt: Doubt | None, told: Tensor | None) -> tuple[Answer, Tensor]:
+    def _second_try(
+        self, obs: Observation, slots: Selection, first: Answer, failed: Tensor, doubt: Doubt | None, told: Tensor | None
+    ) -> tuple[Answer, Tensor]:
         """The Gaussian prior on the frames that ``failed`` marks; which of them it won."""
         part = replace(
             obs,
@@ -142,7 +148,17 @@ class LearnedEp:
         symbols = link.detect(self.final, channel)
         rows = link.beams.back(channel.mean)
         residual = unexplained(link, channel, symbols).masked_fill(settled.mismatch.isnan(), torch.inf)
-        return Answer(rows, channel.error.mean(-1), symbols, residual, settled.mismatch, settled.evaluations, settled.chance, settled.exchange.closed, cut)
+        return Answer(
+            rows,
+            channel.error.mean(-1),
+            symbols,
+            residual,
+            settled.mismatch,
+            settled.evaluations,
+            settled.chance,
+            settled.exchange.closed,
+            cut,
+        )
 
 
 @dataclass(frozen=True)
@@ -211,7 +227,9 @@ class Exchange:
             message, found = doubt.message(message), doubt.average(found)
         message = message if self.evaluations == 0 else damped(message, self.message, damping)
         message, found = either(here, message, self.message), ChannelEstimate(found.mean * here, found.error * here)
-        return replace(self, message=message, channel=found, mismatch=mismatch, doubt=doubt, evaluations=self.evaluations + (not self.closed))
+        return replace(
+            self, message=message, channel=found, mismatch=mismatch, doubt=doubt, evaluations=self.evaluations + (not self.closed)
+        )
 
     def take(self, rows: Tensor) -> Exchange:
         """The frames that ``rows`` (indices or a mask) picks."""

@@ -21,6 +21,13 @@ from .selection import Selection
 LARGEST_RESIDUAL = 1.15
 """Of what an answer leaves unexplained (info ``residual``); above it, somebody may be missing although all checks hold."""
 
+READABLE = 30.0
+"""Energy of a stream's pilots over its noise, from which on they say whose it is."""
+
+UNDECIDED = 12.0
+"""Nats by which a stream's pilots speak for the user that it was reported for when it is as likely that of another: its symbols were found
+with the pilots of that user. Measured on generated frames, as are the slopes below."""
+
 BLIND = 2.0
 """Times the noise that everything but the users that came through is taken for at first, when their channels are fitted."""
 
@@ -103,34 +110,39 @@ def _put(values: Tensor, rows: Tensor, others: Tensor) -> Tensor:
 
 
 def identities(obs: Observation, estimate: Estimate, done: Tensor) -> Tensor:
-    """Which users send the streams that did not come through, all but those of users that are ``done`` [B N] bool: by how many nats [B N] the
-    pilots that a stream carries are more like those of one user than those of any other.
+    """Which users send the streams that did not come through, all but those of users that are ``done`` [B N] bool: by how many nats [B N]
+    the pilots that a stream carries are more like those of one user than those of any other.
 
     A stream that was taken for the wrong user, since the right one was missed, has the right channel all the same: its data say so. Seen
     through that channel its pilots are symbols like any others, and whoever they belong to sends it. The channel's phase is only
     known up to the turns that map the constellation onto itself. Users that no stream is most like have minus infinity.
     """
-    assert estimate.symbols is not None and estimate.symbol_var is not None
+    assert estimate.symbols is not None
+    assert estimate.symbol_var is not None
     slots = Selection.of(estimate.active)
     link = Link.of(obs, slots)
     channel = _from_data(link, slots, estimate)
     ok = slots.take(done[..., None])[..., 0]
     noise = link.noise_var + channel.error.sum(1)
-    filtered = MatchedFilter.of(link.pilot_rx - (link.pilots * ok[:, None]) @ channel.mean, channel.mean * ~ok[..., None], noise, link.present)
+    rx = link.pilot_rx - (link.pilots * ok[:, None]) @ channel.mean
+    filtered = MatchedFilter.of(rx, channel.mean * ~ok[..., None], noise, link.present)
     seen = LmmseDetector()(filtered, link.prior)
     match = obs.pilots.mH @ (seen.symbols / seen.symbol_var)  # [B N K]
     turned = torch.maximum(match.real.abs(), match.imag.abs())
     energy = obs.pilots.abs().square().sum(0)[:, None] / seen.symbol_var[:, :1]
     score = (2 * turned - energy).masked_fill(done[..., None], -torch.inf)
-    best = score.topk(min(2, obs.users), dim=1)
-    gap = best.values[:, 0] - best.values[:, -1]
-    odds = torch.where(link.present & ~ok & (best.values[:, 0] > 0), gap, -torch.inf)
-    return torch.full_like(estimate.activity, -torch.inf).scatter_reduce(1, best.indices[:, 0], odds, "amax")
+    best = torch.nn.functional.pad(score, (0, 0, 0, 1), value=-torch.inf).topk(2, dim=1)  # a user alone has no rival
+    readable = energy.amax(1) > READABLE
+    named = torch.where(readable, best.indices[:, 0].clamp_max(obs.users - 1), slots.index)
+    gap = torch.where(readable, best.values[:, 0] - best.values[:, -1], UNDECIDED)
+    clear = link.present & ~ok & ~(readable & (best.values[:, 0] <= 0))
+    return torch.full_like(estimate.activity, -torch.inf).scatter_reduce(1, named, gap.masked_fill(~clear, -torch.inf), "amax")
 
 
 def _from_data(link: Link, slots: Selection, estimate: Estimate) -> ChannelEstimate:
     """Channels as the data alone tell them, with the symbols of ``estimate``: pilots say nothing of whose they are, then."""
-    assert estimate.symbols is not None and estimate.symbol_var is not None
+    assert estimate.symbols is not None
+    assert estimate.symbol_var is not None
     mean, var = link.prior.moments(estimate.symbols, estimate.symbol_var.clamp(1e-12, 1e12).sqrt())
     mean, var = (slots.take(value.mT).mT for value in (mean, var))
     noise = link.noise_var + (var * link.gain[:, None]).sum(2, keepdim=True)
@@ -144,5 +156,40 @@ def weighed(odds: Tensor, named: Tensor, reported: Tensor) -> Tensor:
     numbers are logistic fits on generated frames.
     """
     fresh = odds.maximum(((named - 2) / 2).clamp_max(4))
-    again = ((named - 12) / 6).clamp(-3, 4) + (odds / 2).clamp(-1.5, 1.5)
-    return torch.where(reported, again, fresh)
+    return torch.where(reported, own(odds, named), fresh)
+
+
+def own(odds: Tensor, named: Tensor) -> Tensor:
+    """Log odds [B N] that a stream belongs to the user that it is reported for: as `weighed`."""
+    return ((named - UNDECIDED) / 6).clamp(-3, 4) + (odds / 2).clamp(-1.5, 1.5)
+
+
+def believed(obs: Observation, estimate: Estimate, done: Tensor, odds: Tensor) -> Estimate:
+    """``estimate`` without those users that are not ``done`` [B N] and whose pilots are not in the stream reported for them. Where the
+    pilots do not say, the detector's ``odds`` [B N] do."""
+    assert estimate.channel is not None
+    assert estimate.symbols is not None
+    assert estimate.symbol_var is not None
+    doubtful = (estimate.active & ~done).any(1).nonzero()[:, 0]
+    if not len(doubtful):
+        return estimate
+    part = rows(estimate, doubtful)
+    odds = own(odds[doubtful], identities(some(obs, doubtful), part, done[doubtful]))
+    activity = estimate.activity.clone()
+    activity[doubtful] = torch.where(part.active & ~done[doubtful], part.activity.minimum(torch.sigmoid(odds)), part.activity)
+    gone = estimate.active & ~(activity > 0.5)
+    return replace(
+        estimate,
+        activity=activity,
+        channel=estimate.channel.masked_fill(gone[..., None], 0),
+        symbols=estimate.symbols.masked_fill(gone[:, None], 0),
+        symbol_var=estimate.symbol_var.masked_fill(gone[:, None], torch.inf),
+    )
+
+
+def rows(estimate: Estimate, which: Tensor) -> Estimate:
+    """Some frames of an estimate; info: what has one line a frame."""
+    frames = len(estimate.activity)
+    lines = {name: value[which] for name, value in estimate.info.items() if isinstance(value, Tensor) and value.shape[:1] == (frames,)}
+    fields = {name: getattr(estimate, name)[which] for name in ("activity", "channel", "symbols", "symbol_var")}
+    return Estimate(**fields, info=lines)

@@ -12,7 +12,7 @@ from ..core import Estimate, Observation, Receiver
 from ..errors import ConfigError
 from .coherent import Coherent
 from .jcedd import LearnedEp
-from .reexamine import Verdict, better, checkable, cleaned, identities, put, some, weighed
+from .reexamine import Verdict, believed, better, checkable, cleaned, identities, put, rows, some, weighed
 
 
 @dataclass(frozen=True)
@@ -49,10 +49,17 @@ class TwoStage:
         """Estimate of the coherent receiver; activity is the detector's, or with ``spare`` what the whole frame says. info of both;
         reexamined [B]: further looks at a frame, checks [B]: check sums looked at on the way."""
         found = self.detector(obs, generator=generator)
-        estimate = self.coherent(obs, active=self._candidates(self._odds(found)) if self.spare else found.active, generator=generator)
+        odds = self._odds(found)
+        chances = self._candidates(odds) if self.spare and not obs.all_active else found.active
+        estimate = self.coherent(obs, active=chances, generator=generator)
         activity = estimate.activity if self.spare else found.activity
         estimate = replace(estimate, activity=activity, info={**found.info, **estimate.info})
-        return self._again(obs, estimate, generator) if self.reexamine and checkable(obs) else estimate
+        if obs.all_active or not obs.data_len:
+            return estimate
+        done = torch.zeros_like(found.active)
+        if self.reexamine and checkable(obs):
+            estimate, done, odds = self._again(obs, estimate, odds, generator)
+        return believed(obs, estimate, done, odds) if self.spare and not obs.late else estimate
 
     def _candidates(self, odds: Tensor) -> Tensor:
         """Probabilities [B N] of log odds, zero for those left out; without ``spare`` decisions."""
@@ -67,7 +74,10 @@ class TwoStage:
         odds = found.info["log_odds"] if "log_odds" in found.info else torch.logit(found.activity, 1e-6)
         return odds.to(found.activity.dtype) / (self.temper if self.spare else 1)
 
-    def _again(self, obs: Observation, estimate: Estimate, generator: torch.Generator | None) -> Estimate:
+    def _again(
+        self, obs: Observation, estimate: Estimate, odds: Tensor, generator: torch.Generator | None
+    ) -> tuple[Estimate, Tensor, Tensor]:
+        """The answer after further looks, the users [B N] whose check holds, and the detector's latest log odds of all others."""
         verdict = Verdict.of(obs, estimate)
         looks, checks = torch.zeros_like(estimate.active.sum(1)), estimate.active.sum(1)
         left = verdict.again.nonzero()[:, 0]
@@ -75,25 +85,20 @@ class TwoStage:
             if not len(left) or obs.late:
                 break
             part, ok, symbols = some(obs, left), verdict.ok[left], verdict.symbols[left]
-            before = _rows(estimate, left)
+            before = rows(estimate, left)
             named = identities(part, before, ok)
             found = self.detector(cleaned(part, ok, symbols), generator=generator)
-            odds = weighed(self._odds(found), named, before.active).masked_fill(ok, torch.inf)
-            second = self.coherent(part, active=self._candidates(odds), told=symbols, generator=generator)
+            fresh = self._odds(found)
+            chances = self._candidates(weighed(fresh, named, before.active).masked_fill(ok, torch.inf))
+            second = self.coherent(part, active=chances, told=symbols, generator=generator)
             new = Verdict.of(part, second)
             looks[left] += 1
             checks[left] += second.active.sum(1)
             old = Verdict(ok, verdict.again[left], symbols)
             won = better(before, second, old, new)
-            estimate = put(estimate, left[won], _rows(second, won))
+            estimate = put(estimate, left[won], rows(second, won))
+            odds = odds.clone()
+            odds[left[won]] = fresh[won]
             verdict.ok[left[won]], verdict.symbols[left[won]] = new.ok[won], new.symbols[won]
             left = left[won & new.again]
-        return replace(estimate, info={**estimate.info, "reexamined": looks, "checks": checks})
-
-
-def _rows(estimate: Estimate, rows: Tensor) -> Estimate:
-    """Some frames of an estimate; info: what has one line a frame."""
-    frames = len(estimate.activity)
-    lines = {name: value[rows] for name, value in estimate.info.items() if isinstance(value, Tensor) and value.shape[:1] == (frames,)}
-    fields = {name: getattr(estimate, name)[rows] for name in ("activity", "channel", "symbols", "symbol_var")}
-    return Estimate(**fields, info=lines)
+        return replace(estimate, info={**estimate.info, "reexamined": looks, "checks": checks}), verdict.ok, odds
