@@ -63,7 +63,6 @@ def test_users_that_are_sure_stay_sure():
     seen = ChannelEstimate(torch.zeros(1, 2, 4) + 0j, torch.full((1, 2, 4), 0.01))
     heard = doubt(torch.tensor([[1.0, 0.6]])).heard(seen, torch.ones(1, 2, 4), symbols(1.0), 4)
     assert heard.chance.tolist() == [[1.0, pytest.approx(LEAST)]]
-    assert heard.decided().chance.tolist() == [[1.0, 0.0]]
 
 
 @pytest.mark.parametrize("name", ["learned-ep", "iterative-lmmse-ep"])

@@ -41,10 +41,6 @@ class Doubt:
         """The frames that ``rows`` (indices or a mask) picks."""
         return Doubt(self.chance[rows], self.prior_odds, self.sure[rows])
 
-    def decided(self) -> Doubt:
-        """Those more likely active than not are, all others are not."""
-        return Doubt((self.chance > 0.5).to(self.chance.dtype), self.prior_odds, self.sure)
-
     def heard(self, seen: ChannelEstimate, power: Tensor, soft: Symbols, points: int) -> Doubt:
         """After the whole frame: ``seen`` [B K M], what the samples alone say of the channels, of mean power ``power`` [B K M] if active.
 

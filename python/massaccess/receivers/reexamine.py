@@ -109,6 +109,36 @@ def _put(values: Tensor, rows: Tensor, others: Tensor) -> Tensor:
     return values
 
 
+class Account:
+    """What the looks at the frames of a batch have cost."""
+
+    def __init__(self, first: Estimate) -> None:
+        self.checks = first.active.sum(1)
+        self.looks = torch.zeros_like(self.checks)
+        self.cut = torch.as_tensor(first.info.get("cut", False), device=self.checks.device).expand(self.checks.shape).clone()
+        self.evaluations = first.info["evaluations"].clone() if "evaluations" in first.info else None
+
+    def stopped(self, left: Tensor, *, late: bool) -> bool:
+        """Whether time is up, for the frames ``left`` (indices) that would be looked at again."""
+        self.cut[left] |= late
+        return late
+
+    def add(self, left: Tensor, second: Estimate) -> None:
+        """Another look at the frames ``left``."""
+        self.looks[left] += 1
+        self.checks[left] += second.active.sum(1)
+        self.cut[left] |= torch.as_tensor(second.info.get("cut", False), device=left.device)
+        if self.evaluations is not None:
+            self.evaluations[left] += second.info["evaluations"]
+
+    def info(self) -> dict[str, Any]:
+        """For `Estimate.info`."""
+        known = {"reexamined": self.looks, "checks": self.checks, "cut": self.cut}
+        if self.evaluations is None:
+            return known
+        return {**known, "evaluations": self.evaluations, "nfe": float(self.evaluations.float().mean())}
+
+
 def identities(obs: Observation, estimate: Estimate, done: Tensor) -> Tensor:
     """Which users send the streams that did not come through, all but those of users that are ``done`` [B N] bool: by how many nats [B N]
     the pilots that a stream carries are more like those of one user than those of any other.
@@ -161,7 +191,7 @@ def weighed(odds: Tensor, named: Tensor, reported: Tensor) -> Tensor:
 
 def own(odds: Tensor, named: Tensor) -> Tensor:
     """Log odds [B N] that a stream belongs to the user that it is reported for: as `weighed`."""
-    return ((named - UNDECIDED) / 6).clamp(-3, 4) + (odds / 2).clamp(-1.5, 1.5)
+    return ((named - UNDECIDED) / 6).clamp(-3, 4) + (odds / 2).clamp_min(-1.5)
 
 
 def believed(obs: Observation, estimate: Estimate, done: Tensor, odds: Tensor) -> Estimate:

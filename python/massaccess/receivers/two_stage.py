@@ -12,7 +12,7 @@ from ..core import Estimate, Observation, Receiver
 from ..errors import ConfigError
 from .coherent import Coherent
 from .jcedd import LearnedEp
-from .reexamine import Verdict, believed, better, checkable, cleaned, identities, put, rows, some, weighed
+from .reexamine import Account, Verdict, believed, better, checkable, cleaned, identities, put, rows, some, weighed
 
 
 @dataclass(frozen=True)
@@ -46,8 +46,9 @@ class TwoStage:
             raise ConfigError("this coherent receiver cannot be told symbols: pass reexamine=0, or use learned-ep or iterative-lmmse-ep")
 
     def __call__(self, obs: Observation, *, generator: torch.Generator | None = None) -> Estimate:
-        """Estimate of the coherent receiver; activity is the detector's, or with ``spare`` what the whole frame says. info of both;
-        reexamined [B]: further looks at a frame, checks [B]: check sums looked at on the way."""
+        """Estimate of the coherent receiver; activity is the detector's, or with ``spare`` what the whole frame says. info of both; with
+        ``reexamine`` reexamined [B]: further looks at a frame, checks [B]: check sums looked at on the way, cut [B], and
+        evaluations of all looks."""
         found = self.detector(obs, generator=generator)
         odds = self._odds(found)
         chances = self._candidates(odds) if self.spare and not obs.all_active else found.active
@@ -72,17 +73,17 @@ class TwoStage:
     def _odds(self, found: Estimate) -> Tensor:
         """What to believe of the detector's log odds [B N]."""
         odds = found.info["log_odds"] if "log_odds" in found.info else torch.logit(found.activity, 1e-6)
-        return odds.to(found.activity.dtype) / (self.temper if self.spare else 1)
+        odds = odds.to(found.activity.dtype) - getattr(self.detector, "threshold", 0.0)
+        return odds / (self.temper if self.spare else 1)
 
     def _again(
         self, obs: Observation, estimate: Estimate, odds: Tensor, generator: torch.Generator | None
     ) -> tuple[Estimate, Tensor, Tensor]:
         """The answer after further looks, the users [B N] whose check holds, and the detector's latest log odds of all others."""
-        verdict = Verdict.of(obs, estimate)
-        looks, checks = torch.zeros_like(estimate.active.sum(1)), estimate.active.sum(1)
+        verdict, account = Verdict.of(obs, estimate), Account(estimate)
         left = verdict.again.nonzero()[:, 0]
         for _ in range(self.reexamine):
-            if not len(left) or obs.late:
+            if not len(left) or account.stopped(left, late=obs.late):
                 break
             part, ok, symbols = some(obs, left), verdict.ok[left], verdict.symbols[left]
             before = rows(estimate, left)
@@ -92,13 +93,11 @@ class TwoStage:
             chances = self._candidates(weighed(fresh, named, before.active).masked_fill(ok, torch.inf))
             second = self.coherent(part, active=chances, told=symbols, generator=generator)
             new = Verdict.of(part, second)
-            looks[left] += 1
-            checks[left] += second.active.sum(1)
+            account.add(left, second)
             old = Verdict(ok, verdict.again[left], symbols)
             won = better(before, second, old, new)
             estimate = put(estimate, left[won], rows(second, won))
-            odds = odds.clone()
-            odds[left[won]] = fresh[won]
+            odds = odds.index_put((left[won],), fresh[won])
             verdict.ok[left[won]], verdict.symbols[left[won]] = new.ok[won], new.symbols[won]
             left = left[won & new.again]
-        return replace(estimate, info={**estimate.info, "reexamined": looks, "checks": checks}), verdict.ok, odds
+        return replace(estimate, info={**estimate.info, **account.info()}), verdict.ok, odds
