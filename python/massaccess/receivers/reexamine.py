@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -47,7 +48,7 @@ class Verdict:
         assert estimate.symbols is not None
         alphabet = constellation(obs.modulation)
         bits = alphabet.decide(estimate.symbols.mT)
-        _, holds = Framing(obs.users, bits.shape[-1]).decode(bits)
+        _, holds = _framing(obs.users, bits.shape[-1]).decode(bits)
         ok = holds & estimate.active
         residual = estimate.info.get("residual", obs.pilot_rx.real.new_zeros(obs.frames))
         again = (estimate.active & ~ok).any(1) | ~(residual < LARGEST_RESIDUAL)
@@ -57,7 +58,13 @@ class Verdict:
 
 def checkable(obs: Observation) -> bool:
     """Whether frames are long enough to carry a check sum."""
-    return Framing(obs.users, obs.data_len * constellation(obs.modulation).bits_per_symbol).payload_bytes > 0
+    return _framing(obs.users, obs.data_len * constellation(obs.modulation).bits_per_symbol).payload_bytes > 0
+
+
+@lru_cache(maxsize=16)
+def _framing(users: int, bits: int) -> Framing:
+    """The same object each time: whitening sequences are slow to draw."""
+    return Framing(users, bits)
 
 
 def some(obs: Observation, rows: Tensor) -> Observation:
