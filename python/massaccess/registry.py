@@ -109,7 +109,13 @@ RECEIVERS: dict[str, Entry] = {
         "this toolkit",
         _LEARNED_EP,
     ),
-    "jcedd": Entry("covariance+learned-ep", "joint", "the default coherent receiver; today: covariance+learned-ep", "this toolkit"),
+    "jcedd": Entry(
+        "covariance+learned-ep",
+        "joint",
+        "the default receiver; today: covariance+learned-ep, activity decided by the whole frame, failed users looked at again",
+        "this toolkit",
+        options={"spare": 6, "reexamine": 4},
+    ),
     "pc-jcedd": Entry(
         "receivers.diffusion:Jcedd", "coherent", "predictor-corrector samplers of channel and data in turns", "P1 Algorithm 2", draws=True
     ),
@@ -146,7 +152,7 @@ RECEIVERS: dict[str, Entry] = {
     ),
 }
 
-GENIE_ACTIVITY = "perfect-activity"
+GENIE_ACTIVITY, TWO_STAGE = "perfect-activity", "receivers.two_stage:TwoStage"
 
 
 def entry(name: str) -> Entry:
@@ -166,19 +172,22 @@ def entry(name: str) -> Entry:
 
 
 def create(name: str, **options: Any) -> Any:
-    """The receiver called ``name``; ``options`` go to its constructor (of a joined one: to the coherent part, or where ``detector`` is a
-    dict of options, to the detector)."""
+    """The receiver called ``name``; ``options`` go to its constructor. Of a joined one: those that `receivers.two_stage.TwoStage` has go
+    to it, ``detector_options``, a dict, to the detector, all others to the coherent part."""
     found = entry(name)
     first, plus, second = name.partition("+")
     if not plus:
         if ":" not in found.target:
-            return create(found.target, **options)
+            return create(found.target, **{**found.options, **options})
         return _build(found, {**found.options, **options}, name)
     detector_options = options.pop("detector_options", {})
-    coherent = create(second, **options)
     if first == GENIE_ACTIVITY:
-        return _class("receivers.genie:PerfectActivity")(coherent)
-    return _class("receivers.two_stage:TwoStage")(create(first, **detector_options), coherent)
+        return _class("receivers.genie:PerfectActivity")(create(second, **options))
+    defaults = _joint_defaults()
+    joint = {option: options.pop(option) for option in tuple(options) if option in defaults}
+    for option, value in joint.items():
+        _check_number(option, value, defaults[option], name)
+    return _class(TWO_STAGE)(create(first, **detector_options), create(second, **options), **joint)
 
 
 def takes(name: str, option: str) -> bool:
@@ -187,9 +196,9 @@ def takes(name: str, option: str) -> bool:
     >>> takes("jcedd", "weights"), takes("covariance+ls-zf", "weights")
     (True, False)
     """
-    found, (_, plus, second) = entry(name), name.partition("+")
+    found, (first, plus, second) = entry(name), name.partition("+")
     if plus:
-        return takes(second, option)
+        return takes(second, option) or (first != GENIE_ACTIVITY and option in _joint_defaults())
     if ":" not in found.target:
         return takes(found.target, option)
     return option in {item.name for item in dataclasses.fields(_class(found.target))} - set(found.parts)
@@ -201,9 +210,18 @@ def _build(found: Entry, options: Mapping[str, Any], name: str) -> Any:
     for option, value in options.items():
         if option not in known:
             raise unknown(f"option of {name}", option, known)
-        if isinstance(value, str) and isinstance(known[option], int | float):
-            raise ConfigError(f"option {option} of {name} is {value!r}: pass a number, as {known[option]!r} is")
+        _check_number(option, value, known[option], name)
     return _class(found.target)(**made, **options)
+
+
+def _check_number(option: str, value: Any, default: Any, name: str) -> None:
+    if isinstance(value, str) and isinstance(default, int | float):
+        raise ConfigError(f"option {option} of {name} is {value!r}: pass a number, as {default!r} is")
+
+
+def _joint_defaults() -> dict[str, Any]:
+    """The options of a joined receiver itself, with their defaults."""
+    return {item.name: item.default for item in dataclasses.fields(_class(TWO_STAGE)) if item.default is not dataclasses.MISSING}
 
 
 def _part(value: str | tuple[str, Mapping[str, Any]]) -> Any:

@@ -15,6 +15,7 @@ from massaccess.rng import generator
 
 JOINED = (
     "covariance+iterative-lmmse-ep",
+    "covariance+learned-ep",
     "somp+ls-zf",
     "mmv-amp+lmmse-lmmse",
     "covariance+pc-jcedd",

@@ -16,6 +16,8 @@ from ..priors.beams import Beams
 from ..priors.constellation import ConstellationPrior
 from .selection import Selection
 
+SURE = 1e-6  # variance of symbols that are known
+
 
 class Estimator(Protocol):
     """Channel estimation from symbols that are known, or known softly through a larger noise variance in their row."""
@@ -48,8 +50,11 @@ class Coherent:
     tolerance: float = 1e-5
     use_cov: bool = True
 
-    def __call__(self, obs: Observation, *, active: Tensor | None = None, generator: torch.Generator | None = None) -> Estimate:
-        """``active`` [B N] bool names the users to receive; without it all must be known to be active (``obs.activity == 1``).
+    def __call__(
+        self, obs: Observation, *, active: Tensor | None = None, told: Tensor | None = None, generator: torch.Generator | None = None
+    ) -> Estimate:
+        """``active`` [B N] bool names the users to receive; without it all must be known to be active (``obs.activity == 1``). ``told``
+        [B D N]: symbols that are known, all of a user's or none, NaN where they are not.
 
         info: rounds [B], error_var [B N] (mean over antennas, of the channel estimate), cut [B] bool (time was up).
         """
@@ -57,7 +62,7 @@ class Coherent:
         if active.shape != (obs.frames, obs.users):
             raise ShapeError(f"active is {list(active.shape)}: pass [{obs.frames}, {obs.users}] booleans")
         slots = Selection.of(active)
-        link = Link.of(obs, slots, Beams.of(obs.channel_cov if self.use_cov else None, antennas=obs.antennas, like=obs.pilot_rx))
+        link = Link.of(obs, slots, Beams.of(obs.channel_cov if self.use_cov else None, antennas=obs.antennas, like=obs.pilot_rx), told=told)
         channel = link.estimate(self.estimator)
         used = torch.zeros(obs.frames, dtype=torch.long, device=active.device)
         cut = used.bool()
@@ -117,19 +122,22 @@ class Link:
     beams: Beams
     noise_var: float
     prior: ConstellationPrior
+    told: Tensor | None = None  # [B D K], the symbols of slots that need no detection, NaN in others
 
     @staticmethod
-    def of(obs: Observation, slots: Selection, beams: Beams | None = None) -> Link:
-        """In ``beams``: without, those of the array covariance that the observation knows."""
+    def of(obs: Observation, slots: Selection, beams: Beams | None = None, *, told: Tensor | None = None) -> Link:
+        """In ``beams``: without, those of the array covariance that the observation knows. ``told`` [B D N]: symbols that are known
+        already, all of a user's or none, NaN where they are not."""
         beams = beams or Beams.of(obs.channel_cov, antennas=obs.antennas, like=obs.pilot_rx)
         prior = ConstellationPrior(obs.modulation)
         rx = beams.into(obs.pilot_rx), beams.into(obs.data_rx)
-        return Link(*rx, slots.pilots(obs), slots.gain(obs), slots.present, beams, obs.linear_noise_var, prior)
+        known = None if told is None else slots.take(told.mT).mT
+        return Link(*rx, slots.pilots(obs), slots.gain(obs), slots.present, beams, obs.linear_noise_var, prior, known)
 
     def take(self, rows: Tensor) -> Link:
         """The frames that ``rows`` (indices or a mask) picks."""
         cut = {name: getattr(self, name)[rows] for name in ("pilot_rx", "data_rx", "pilots", "gain", "present")}
-        return replace(self, **cut)
+        return replace(self, told=None if self.told is None else self.told[rows], **cut)
 
     def estimate(self, estimator: Estimator, soft: Symbols | None = None, previous: ChannelEstimate | None = None) -> ChannelEstimate:
         """From the pilots, or from pilots and soft symbols."""
@@ -147,6 +155,28 @@ class Link:
         return rx, sent, torch.cat([quiet.expand(-1, -1, noisy.shape[2]), noisy], 1)
 
     def detect(self, detector: Detector, channel: ChannelEstimate) -> Symbols:
-        """All symbols, the channel error counted as noise."""
-        filtered = MatchedFilter.of(self.data_rx, channel.mean, self.noise_var + channel.error.sum(1), self.present)
-        return detector(filtered, self.prior)
+        """All symbols, the channel error counted as noise. Users whose symbols are known are taken away first."""
+        rx, mean = self.data_rx, channel.mean
+        if self.told is not None:
+            sent = self.told.nan_to_num()
+            rx, mean = rx - sent @ mean, mean * self.open[..., None]
+        found = detector(MatchedFilter.of(rx, mean, self.noise_var + channel.error.sum(1), self.present), self.prior)
+        return found if self.told is None else self._filled(found)
+
+    @property
+    def open(self) -> Tensor:
+        """Slots whose symbols are to be detected [B K] bool."""
+        return torch.ones_like(self.present) if self.told is None else self.told.isnan().any(1)
+
+    def unheard(self) -> Symbols:
+        """The symbols before any detection: those that are known, and nothing of all others."""
+        nothing = self.data_rx.new_zeros(*self.data_rx.shape[:2], self.present.shape[1])
+        here = self.present[:, None, :].expand(nothing.shape).to(nothing.real.dtype)
+        return self._filled(Symbols(nothing, here / 0, nothing, here))
+
+    def _filled(self, found: Symbols) -> Symbols:
+        if self.told is None:
+            return found
+        sure, sent = ~self.open[:, None, :], self.told.nan_to_num()
+        mean, var = torch.where(sure, sent, found.mean), found.var.masked_fill(sure, 0)
+        return Symbols(torch.where(sure, sent, found.symbols), found.symbol_var.masked_fill(sure, SURE), mean, var)

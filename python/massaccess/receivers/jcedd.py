@@ -17,6 +17,7 @@ from ..estimation.messages import cavity, damped, first_message, next_message
 from ..priors.gaussian import Gaussian
 from ..weights import choose
 from .coherent import Detector, Link, known_active
+from .doubt import Doubt
 from .selection import Selection
 
 LARGEST_RESIDUAL = 1.5
@@ -52,22 +53,28 @@ class LearnedEp:
     damping: float = 1.0
     tolerance: float = 1e-5
 
-    def __call__(self, obs: Observation, *, active: Tensor | None = None, generator: torch.Generator | None = None) -> Estimate:
-        """``active`` [B N] bool names the users to receive; without it all must be known to be active (``obs.activity == 1``).
+    def __call__(
+        self, obs: Observation, *, active: Tensor | None = None, told: Tensor | None = None, generator: torch.Generator | None = None
+    ) -> Estimate:
+        """``active`` [B N] bool names the users to receive; without it all must be known to be active (``obs.activity == 1``). Real:
+        probabilities; then the whole frame decides which of those above zero are active (`Doubt`), and the estimate says how likely.
+        ``told`` [B D N]: symbols that are known, all of a user's or none, NaN where they are not.
 
         info: nfe (mean over frames), evaluations [B], error_var [B N] (mean over antennas), mismatch [B] (`misfit` of all users: about 1
         where the prior fits), residual [B], fallback [B] bool, cut (time was up).
         """
         active = known_active(obs) if active is None else active
         if active.shape != (obs.frames, obs.users):
-            raise ShapeError(f"active is {list(active.shape)}: pass [{obs.frames}, {obs.users}] booleans")
-        slots = Selection.of(active)
-        answer = self._receive(obs, slots, choose(self.weights, obs))
+            raise ShapeError(f"active is {list(active.shape)}: pass [{obs.frames}, {obs.users}] booleans or probabilities")
+        slots = Selection.of(active > 0)
+        doubt = None if active.dtype == torch.bool else Doubt.of(obs, slots, active)
+        answer = self._receive(obs, slots, choose(self.weights, obs), doubt, told)
         fallback = ~(answer.residual < LARGEST_RESIDUAL) & (not answer.closed and not answer.cut)
         if bool(fallback.any()):
-            answer, fallback = self._second_try(obs, slots, answer, fallback)
+            answer, fallback = self._second_try(obs, slots, answer, fallback, doubt, told)
+        activity, slots = slots.put(answer.chance), slots.where(answer.chance > 0.5)
         return slots.estimate(
-            active.to(obs.pilot_rx.real.dtype),
+            activity,
             answer.rows,
             answer.symbols.symbols,
             answer.symbols.symbol_var,
@@ -80,7 +87,9 @@ class LearnedEp:
             cut=answer.cut,
         )
 
-    def _second_try(self, obs: Observation, slots: Selection, first: Answer, failed: Tensor) -> tuple[Answer, Tensor]:
+    def _second_try(
+        self, obs: Observation, slots: Selection, first: Answer, failed: Tensor, doubt: Doubt | None, told: Tensor | None
+    ) -> tuple[Answer, Tensor]:
         """The Gaussian prior on the frames that ``failed`` marks; which of them it won."""
         part = replace(
             obs,
@@ -88,28 +97,29 @@ class LearnedEp:
             data_rx=obs.data_rx[failed],
             user_gain=None if obs.user_gain is None else obs.user_gain[failed],
         )
-        second = self._receive(part, slots.rows(failed), choose("gaussian", obs))
+        cut = doubt and doubt.take(failed), None if told is None else told[failed]
+        second = self._receive(part, slots.rows(failed), choose("gaussian", obs), *cut)
         better = ~(first.residual[failed] <= second.residual)
         won = failed.clone()
         won[failed] = better
         return replace(first.put(won, second.take(better)), evaluations=first.evaluations), won  # the Gaussian prior evaluates nothing
 
-    def _receive(self, obs: Observation, slots: Selection, prior: ChannelPrior) -> Answer:
-        link = Link.of(obs, slots, prior.beams)
-        exchange = Exchange.of(link, prior)
+    def _receive(self, obs: Observation, slots: Selection, prior: ChannelPrior, doubt: Doubt | None, told: Tensor | None) -> Answer:
+        link = Link.of(obs, slots, prior.beams, told=told)
+        exchange = Exchange.of(link, prior, doubt)
         alone = 1 if isinstance(prior, Gaussian) else self.pilot_evaluations + (0 if obs.data_len else self.rounds)
         settled, cut = Settled(exchange), False
         for step in range(alone):
             if cut := step > 0 and obs.late:
                 break
-            exchange = exchange.step(link.known(), self.damping)
+            exchange = exchange.step(link.known(link.unheard() if told is not None else None, exchange.channel), self.damping)
         before = None
         for _ in range(self.rounds if obs.data_len else 0):
             if cut := cut or obs.late:
                 break
             soft = exchange.link.detect(self.detector, exchange.channel)
             if before is not None:
-                moving = self._moving(exchange.link, soft.mean - before)
+                moving = self._moving(exchange, soft.mean - before)
                 if not bool(moving.all()):
                     settled.keep(self._round(exchange.take(~moving), soft.take(~moving), turns=1)[0], ~moving)
                     exchange, soft = exchange.take(moving), soft.take(moving)
@@ -119,9 +129,10 @@ class LearnedEp:
         settled.keep(exchange)
         return self._answer(link, settled, cut)
 
-    def _moving(self, link: Link, step: Tensor) -> Tensor:
-        """Frames [B] whose symbols moved by ``step`` [B D K], more than ``tolerance``."""
-        return step.abs().square().sum((1, 2)) > self.tolerance * link.present.sum(1).clamp_min(1) * step.shape[1]
+    def _moving(self, exchange: Exchange, step: Tensor) -> Tensor:
+        """Frames [B] whose symbols moved by ``step`` [B D K], more than ``tolerance``; those of doubtful users count by their chance."""
+        weight = exchange.chance
+        return (step.abs().square().sum(1) * weight).sum(1) > self.tolerance * weight.sum(1).clamp_min(1) * step.shape[1]
 
     def _round(self, exchange: Exchange, soft: Symbols, *, turns: int) -> tuple[Exchange, Tensor]:
         """``turns`` of linear estimation, the first with symbols ``soft``, and of detection between them; then the network. Returns the
@@ -130,14 +141,24 @@ class LearnedEp:
         for _ in range(turns - 1):
             soft = exchange.link.detect(self.detector, channel)
             channel = exchange.linear(exchange.link.known(soft, channel))
-        return exchange.evaluate(channel, self.damping), soft.mean
+        return exchange.evaluate(channel, self.damping, soft), soft.mean
 
     def _answer(self, link: Link, settled: Settled, cut: bool) -> Answer:
-        channel = settled.channel
+        channel = settled.decided()
         symbols = link.detect(self.final, channel)
         rows = link.beams.back(channel.mean)
         residual = unexplained(link, channel, symbols).masked_fill(settled.mismatch.isnan(), torch.inf)
-        return Answer(rows, channel.error.mean(-1), symbols, residual, settled.mismatch, settled.evaluations, settled.exchange.closed, cut)
+        return Answer(
+            rows,
+            channel.error.mean(-1),
+            symbols,
+            residual,
+            settled.mismatch,
+            settled.evaluations,
+            settled.chance,
+            settled.exchange.closed,
+            cut,
+        )
 
 
 @dataclass(frozen=True)
@@ -149,15 +170,23 @@ class Exchange:
     message: ChannelEstimate
     channel: ChannelEstimate
     mismatch: Tensor  # [B]
+    doubt: Doubt | None = None
     evaluations: int = 0
 
     @staticmethod
-    def of(link: Link, prior: ChannelPrior) -> Exchange:
+    def of(link: Link, prior: ChannelPrior, doubt: Doubt | None = None) -> Exchange:
         """Before anything was received: the powers that the prior expects, times the users' gains."""
         empty = link.pilot_rx.new_zeros(*link.present.shape, link.pilot_rx.shape[2])
         power = torch.where(link.present, link.gain, 1)[..., None] * link.beams.power
         start = first_message(power, empty)
-        return Exchange(link, prior, start, start, power.new_ones(len(empty)))
+        start = either(link.present[..., None], doubt.message(start), start) if doubt else start
+        return Exchange(link, prior, start, start, power.new_ones(len(empty)), doubt)
+
+    @property
+    def chance(self) -> Tensor:
+        """Probability that a user is active [B K], zero in empty slots."""
+        here = self.link.present.to(self.link.gain.dtype)
+        return here * self.doubt.chance if self.doubt else here
 
     @property
     def closed(self) -> bool:
@@ -173,29 +202,39 @@ class Exchange:
         rx, sent, noise_var = rows
         return combine(rx, sent, noise_var=noise_var, known=self.message, present=self.link.present)
 
-    def evaluate(self, posterior: ChannelEstimate, damping: float = 1.0) -> Exchange:
+    def evaluate(self, posterior: ChannelEstimate, damping: float = 1.0, soft: Symbols | None = None) -> Exchange:
         """One evaluation of the prior on the cavity of ``posterior``; users' gains are divided out before and put back after it. Users of
-        whom the prior says nothing finite keep what was received, and their frame's mismatch is NaN."""
-        if self.closed:
+        whom the prior says nothing finite keep what was received, and their frame's mismatch is NaN. With the symbols ``soft`` the cavity
+        also says who is active."""
+        if self.closed and self.doubt is None:
             return replace(self, channel=posterior)
         here = self.link.present[..., None]
         known = ChannelEstimate(posterior.mean, torch.where(here, posterior.error, self.message.error))  # an empty slot is sure of its zero
         seen, gain = cavity(known, self.message), torch.where(here, self.link.gain[..., None], 1)
+        doubt = self.doubt
+        if doubt and soft:
+            doubt = doubt.heard(seen, gain * self.link.beams.power, soft, len(self.link.prior.amplitudes) ** 2)
         mean, error = self.prior.in_beams(seen.mean / gain.sqrt(), seen.error / gain)
         found = ChannelEstimate(mean * gain.sqrt(), error * gain)
         taken, due = misfit(found, seen)
         lost = here & ~(taken.isfinite()[..., None] & (found.error > 0).all(-1, keepdim=True))
+        weight = replace(self, doubt=doubt).chance
         taken, due = (torch.where(here[..., 0], value, 0) for value in (taken, due))
-        mismatch = (taken.sum(1) / due.sum(1).clamp_min(1e-6)).masked_fill(lost.any((1, 2)), torch.nan)
+        mismatch = ((weight * taken).sum(1) / (weight * due).sum(1).clamp_min(1e-6)).masked_fill(lost.any((1, 2)), torch.nan)
         found = either(lost | ~here, seen, distrusted(found, seen, taken / due.clamp_min(1e-6)))
         message = next_message(found, seen)
+        if doubt:
+            message, found = doubt.message(message), doubt.average(found)
         message = message if self.evaluations == 0 else damped(message, self.message, damping)
         message, found = either(here, message, self.message), ChannelEstimate(found.mean * here, found.error * here)
-        return replace(self, message=message, channel=found, mismatch=mismatch, evaluations=self.evaluations + 1)
+        return replace(
+            self, message=message, channel=found, mismatch=mismatch, doubt=doubt, evaluations=self.evaluations + (not self.closed)
+        )
 
     def take(self, rows: Tensor) -> Exchange:
         """The frames that ``rows`` (indices or a mask) picks."""
         parts = {"message": self.message.take(rows), "channel": self.channel.take(rows), "mismatch": self.mismatch[rows]}
+        parts |= {"doubt": self.doubt and self.doubt.take(rows)}
         return replace(self, link=self.link.take(rows), **parts)  # type: ignore[arg-type]
 
 
@@ -234,7 +273,7 @@ class Settled:
     def __init__(self, exchange: Exchange) -> None:
         self.exchange = exchange
         self.channel = ChannelEstimate(exchange.channel.mean.clone(), exchange.channel.error.clone())
-        self.mismatch = exchange.mismatch.clone()
+        self.mismatch, self.chance = exchange.mismatch.clone(), exchange.chance.clone()
         self.evaluations = torch.zeros(len(self.mismatch), dtype=torch.long, device=self.mismatch.device)
         self._left = torch.arange(len(self.mismatch), device=self.mismatch.device)
 
@@ -243,8 +282,13 @@ class Settled:
         done = torch.ones_like(self._left, dtype=torch.bool) if done is None else done
         rows = self._left[done]
         self.channel.mean[rows], self.channel.error[rows] = part.channel.mean, part.channel.error
-        self.mismatch[rows], self.evaluations[rows] = part.mismatch, part.evaluations
+        self.mismatch[rows], self.evaluations[rows], self.chance[rows] = part.mismatch, part.evaluations, part.chance
         self._left = self._left[~done]
+
+    def decided(self) -> ChannelEstimate:
+        """Channels of those users that are active after all, zero for others."""
+        share = torch.where(self.chance > 0.5, 1 / self.chance.clamp_min(0.5), 0)[..., None]
+        return ChannelEstimate(share.sqrt() * self.channel.mean, share * self.channel.error)
 
 
 @dataclass(frozen=True)
@@ -257,6 +301,7 @@ class Answer:
     residual: Tensor
     mismatch: Tensor
     evaluations: Tensor
+    chance: Tensor  # [B K]
     closed: bool
     cut: bool
 
@@ -272,7 +317,7 @@ class Answer:
         return replace(self, symbols=symbols, **parts)
 
 
-_LINES = ("rows", "error", "residual", "mismatch", "evaluations")
+_LINES = ("rows", "error", "residual", "mismatch", "evaluations", "chance")
 
 
 def _put(values: Tensor, rows: Tensor, others: Tensor) -> Tensor:

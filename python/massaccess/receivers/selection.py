@@ -25,6 +25,10 @@ class Selection:
         index = torch.argsort(~active, dim=1, stable=True)[:, :slots]
         return Selection(index, active.gather(1, index), active.shape[1])
 
+    def where(self, kept: Tensor) -> Selection:
+        """Without the slots that ``kept`` [B K] leaves out: only for putting answers back, since empty slots are no longer the last."""
+        return Selection(self.index, self.present & kept, self.users)
+
     def rows(self, frames: Tensor) -> Selection:
         """Those of the frames that ``frames`` (indices or a mask) picks."""
         return Selection(self.index[frames], self.present[frames], self.users)
