@@ -52,6 +52,12 @@ ROUNDS = 24
 
 RECEIVERS: dict[str, Entry] = {
     "activity": Entry("covariance", "activity", "the default activity detector; today: covariance", "this toolkit"),
+    "angular-covariance": Entry(
+        "activity.angular:AngularCovariance",
+        "activity",
+        "soft covariance descent beam by beam, angular profiles as prior",
+        "this toolkit",
+    ),
     "covariance": Entry(
         "activity.covariance:Covariance",
         "activity",

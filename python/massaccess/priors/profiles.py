@@ -8,23 +8,27 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 LEVELS_DB = 2.5  # between the power levels that stand for an unknown gain
 ROUNDS = 20  # of merging, at most
+FLAT = 0.27  # of the foreign channels' weight, that has no structure
+WIDTH, BESIDE = 0.8, 0.02  # of the others: deviation in columns' beams, and power beside
 
 
 @dataclass(frozen=True, eq=False)
 class AngularProfiles:
     """Rows h^T turn into beams with ``basis`` [M M] (``None``: the antennas themselves); there their entries are independent,
-    CN(0, power_km) with probability weight_k for all m at once: weight [K], power [K M] above 0."""
+    CN(0, power_km) with probability weight_k for all m at once: weight [K], power [K M] above 0. columns: of a planar array whose basis is
+    separable, beams of one row after another, by rising direction; 0 for any other basis."""
 
     weight: Tensor
     power: Tensor
     basis: Tensor | None = None
+    columns: int = 0
 
     @staticmethod
     def flat(*, antennas: int) -> AngularProfiles:
@@ -45,12 +49,21 @@ class AngularProfiles:
         """Antenna rows [... M] to beams."""
         return rows if self.basis is None else rows @ self.basis.to(rows)
 
-    def with_flat(self, share: float) -> AngularProfiles:
-        """A profile without structure beside the others, for channels that none of them was made for."""
-        level = self.mean.mean().expand(1, self.power.shape[1])
-        return AngularProfiles(
-            torch.cat([(1 - share) * self.weight, self.weight.new_tensor([share])]), torch.cat([self.power, level]), self.basis
-        )
+    def with_foreign(self, share: float) -> AngularProfiles:
+        """Beside the others, profiles for channels that none of them was made for, a ``share`` of all: one without structure, and where the
+        columns of the array are known, one for each of their directions whatever the elevation."""
+        level, antennas = self.mean.mean(), self.power.shape[1]
+        power, weight = self.power.new_ones(1, antennas), self.weight.new_tensor([FLAT])
+        if self.columns:
+            around = torch.arange(self.columns, dtype=torch.float64)
+            apart = (around[:, None] - around).abs()
+            apart = torch.minimum(apart, self.columns - apart)
+            bump = torch.exp(-0.5 * (apart / WIDTH).square()) + BESIDE
+            bump = (bump / bump.mean(1, keepdim=True)).repeat(1, antennas // self.columns)
+            power = torch.cat([power, bump.to(power)])
+            weight = torch.cat([weight, weight.new_full((self.columns,), (1 - FLAT) / self.columns)])
+        weight = torch.cat([(1 - share) * self.weight, share * weight / weight.sum()])
+        return replace(self, weight=weight, power=torch.cat([self.power, level * power]))
 
     def spread(self, spread_db: float) -> AngularProfiles:
         """The same where users' gains are not known: anything within ``spread_db`` around 0 dB, every level equally likely."""
@@ -59,7 +72,7 @@ class AngularProfiles:
         levels = torch.linspace(-spread_db / 2, spread_db / 2, math.ceil(spread_db / LEVELS_DB) + 1)
         scale = 10 ** (levels / 10)
         weight = (self.weight[:, None] / len(scale)).expand(-1, len(scale)).flatten()
-        return AngularProfiles(weight, (self.power[:, None] * scale[:, None]).flatten(0, 1), self.basis)
+        return replace(self, weight=weight, power=(self.power[:, None] * scale[:, None]).flatten(0, 1))
 
     def merged(self, components: int) -> AngularProfiles:
         """At most ``components`` profiles: each joins its nearest of a few, in what is lost of a channel's likelihood (Itakura-Saito)."""
@@ -76,7 +89,7 @@ class AngularProfiles:
                 break
         share = torch.nn.functional.one_hot(label, components).T * self.weight
         kept = share.sum(1) > 0
-        return AngularProfiles(share.sum(1)[kept], centre[kept], self.basis)
+        return replace(self, weight=share.sum(1)[kept], power=centre[kept])
 
     def _nearest(self, centre: Tensor) -> Tensor:
         return (self.power @ (1 / centre).mT + centre.log().sum(1)).argmin(1)

@@ -157,7 +157,7 @@ def covariance_distance(first: Tensor, second: Tensor) -> float:
 
 
 def _select(name: str, obs: Observation, index: Path, networks: Sequence[str] = ()) -> tuple[Trained | None, str]:
-    """The weights, of one of ``networks`` where some are named, and where "auto" finds none although the channel is not white, the reason."""
+    """The weights (of one of ``networks``, where some are named), and where "auto" finds none although the channel is not white, why."""
     if name == "gaussian" or (name == "auto" and obs.channel_cov is None):
         return None, ""
     if name == "auto":

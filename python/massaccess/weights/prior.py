@@ -49,13 +49,13 @@ def profiles_of(trained: Trained) -> AngularProfiles:
     """The angular profiles in the file, or of a Gaussian mixture what its components say of each beam alone."""
     network, header = trained.network, trained.header
     if isinstance(network, Angles):
-        return AngularProfiles(network.weight, network.power, network.basis)
+        return AngularProfiles(network.weight, network.power, network.basis, header.columns)
     assert isinstance(network, Mixture)
     assert trained.covariance is not None
     basis = separable_basis(trained.covariance, header.rows, header.columns)
     covariance = torch.view_as_complex(network.covariance)
     power = torch.einsum("im,kij,jm->km", basis, covariance, basis.conj()).real
-    return AngularProfiles(network.weight, power.clamp_min(LEAST_POWER * power.mean()), basis)
+    return AngularProfiles(network.weight, power.clamp_min(LEAST_POWER * power.mean()), basis, header.columns)
 
 
 @functools.lru_cache(maxsize=16)
