@@ -7,5 +7,10 @@ names=vpl-audnet,unrolled-covariance,covariance
 massaccess evaluate --receivers "$names" --pilots 8,10,12,16 --channel rayleigh "${common[@]}" --json "$here/learned-rayleigh.json"
 massaccess evaluate --receivers "$names" --pilots 10,14,18,22,25 --channel uma "${common[@]}" --json "$here/learned-uma.json"
 massaccess evaluate --receivers "$names" --pilots 14,18 --channel florence "${common[@]}" --json "$here/learned-florence.json"
+massaccess evaluate --receivers "$names" --pilots 8,10 --channel rayleigh --rows 12 --columns 12 "${common[@]}" --frames 1000 --json "$here/learned-144.json"
+for activity in 0.06 0.2; do
+    massaccess evaluate --receivers "$names" --pilots 25 --channel uma "${common[@]}" --activity $activity --frames 1000 \
+        --json "$here/learned-uma-activity-$activity.json"
+done
 massaccess evaluate --receivers unrolled-covariance --option unrolled-covariance.weights=unrolled-covariance-fast --pilots 8,10,12,16 \
     --channel rayleigh "${common[@]}" --json "$here/learned-fast.json"

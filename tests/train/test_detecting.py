@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from massaccess import weights
+from massaccess.errors import ConfigError
 from massaccess.train.loop import Training, rate_at
 from massaccess.train.recipe import from_dict, read
 
@@ -84,6 +85,11 @@ def test_learned_steps_beat_those_it_begins_with(tmp_path):
 def test_a_transformer_of_raw_pilots_learns_at_least_the_prior(tmp_path):
     metrics = train(tmp_path, {**RAW, "optimiser": {**TINY["optimiser"], "steps": 40}})["metrics"]
     assert metrics["log_loss"]["rayleigh"][0] < 1.1 * metrics["prior_log_loss"]
+
+
+def test_a_transformer_has_no_stages_to_train_early(tmp_path):
+    with pytest.raises(ConfigError, match="early"):
+        Training(from_dict({**TINY, **RAW}), tmp_path / "x.safetensors").run()
 
 
 def test_steps_of_the_rate():

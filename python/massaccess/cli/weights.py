@@ -15,6 +15,8 @@ from .. import weights as stored
 from ._json import json_option, write_json
 from .train import metrics_table
 
+USUAL_LENGTH = 12  # pilots, at which detectors are listed
+
 
 @click.group(invoke_without_command=True)
 @click.pass_context
@@ -32,26 +34,27 @@ def list_weights(json_path: Path | None = None) -> None:
     if json_path is not None:
         write_json(json_path, {"version": __version__, "weights": rows})
         return
-    heads = (Column("name", no_wrap=True), "network", "array", "channel", Column("measured", justify="right"))
-    shown = Table(*heads, Column("beside", justify="right"), box=SIMPLE)
+    heads = (Column("name", no_wrap=True), "network", "array", "channel", Column("measured", justify="right", no_wrap=True))
+    shown = Table(*heads, Column("beside", justify="right", no_wrap=True), box=SIMPLE)
     for row in rows:
         array = f"{row['rows']}x{row['columns']}" if row["kind"] == "channel" else "any"
-        shown.add_row(row["name"], row["network"], array, row["channel"], *_quality(row["metrics"]))
-    Console(width=max(Console().width, 100)).print(
+        shown.add_row(row["name"], row["network"], array, row["channel"], *_quality(row))
+    Console(width=max(Console().width, 115)).print(
         shown if rows else "no weights ship with this version; make some with `massaccess train`"
     )
     for row in rows:
         click.echo(f"{row['name']}: {row['summary']}")
 
 
-def _quality(metrics: dict[str, Any]) -> tuple[str, str]:
+def _quality(row: dict[str, Any]) -> tuple[str, str]:
     """Of a denoiser its NMSE at 10 dB beside that of LMMSE, of a detector its error probability beside that of "nobody"."""
+    metrics = row["metrics"]
     if "aep" not in metrics:
         ours, linear = (metrics[name][metrics["snr_db"].index(10)] for name in ("nmse_db", "lmmse_db"))
         return f"NMSE {ours:.2f} dB", f"LMMSE {linear:.2f} dB"
-    name, row = next(iter(metrics["aep"].items()))
-    middle = len(row) // 2
-    return f"AEP {row[middle]:.1e} ({name}, {metrics['pilots'][middle]} pilots)", f"nobody {metrics['prior_aep']:.0e}"
+    found = dict(zip(metrics["pilots"], metrics["aep"][row["channel"]], strict=True))
+    length = min(found, key=lambda one: abs(one - USUAL_LENGTH))
+    return f"AEP {found[length]:.1e}, {length} pilots", f"nobody {metrics['prior_aep']:.1e}"
 
 
 @command.command()

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from .. import weights
+from ..errors import ConfigError
 from ..weights import Header
 from .frames import FrameData
 from .recipe import Recipe
@@ -29,6 +30,8 @@ class Detecting:
 
     @classmethod
     def of(cls, recipe: Recipe, network: nn.Module, device: torch.device) -> Detecting:
+        if recipe.optimiser.early and not hasattr(network, "trace"):
+            raise ConfigError(f"{recipe.network} says nothing before its end: leave out optimiser.early")
         network.to(device)
         return cls(recipe, FrameData.of(recipe, device=device))
 
