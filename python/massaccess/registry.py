@@ -49,9 +49,17 @@ _SEARCH = "detection.search:Searched"
 _LEARNED_EP = {"detector": (_SEARCH, {"detector": _EP_STEP}), "final": (_SEARCH, {"detector": (_EP, {"rounds": 20, "damping": 0.2})})}
 _ITERATIVE_EP = {"estimator": _LMMSE, "detector": _EP_STEP, "final": _EP}
 ROUNDS = 24
+_FAST = {"components": 15, "neglect": 0.06, "effort": 0.3, "hold": 1, "ignore": -4.0}
 
 RECEIVERS: dict[str, Entry] = {
-    "activity": Entry("covariance", "activity", "the default activity detector; today: covariance", "this toolkit"),
+    "activity": Entry("angular-covariance", "activity", "the default activity detector; today: angular-covariance", "this toolkit"),
+    "activity-fast": Entry(
+        "activity.angular:AngularCovariance",
+        "activity",
+        "the quick activity detector; today: angular-covariance with fewer profiles, beams and sweeps",
+        "this toolkit",
+        options=_FAST,
+    ),
     "angular-covariance": Entry(
         "activity.angular:AngularCovariance",
         "activity",
@@ -116,9 +124,9 @@ RECEIVERS: dict[str, Entry] = {
         _LEARNED_EP,
     ),
     "jcedd": Entry(
-        "covariance+learned-ep",
+        "activity+learned-ep",
         "joint",
-        "the default receiver; today: covariance+learned-ep, activity decided by the whole frame, failed users looked at again",
+        "the default receiver; today: activity+learned-ep, activity decided by the whole frame, failed users looked at again",
         "this toolkit",
         options={"spare": 6, "reexamine": 4},
     ),

@@ -34,7 +34,7 @@ class Annealing:
         return torch.cat([torch.logspace(math.log10(self.start), math.log10(self.end), steps + 1)[:-1], torch.full((1 + hold,), self.end)])
 
 
-STRUCTURED = Annealing(0.4, 0.7, 7)
+STRUCTURED = Annealing(0.4, 0.55, 5)
 ALIKE = Annealing(0.1, 0.9, 16)
 """Where no beam differs from another, errors are local optima more often, and a sweep costs little."""
 
@@ -49,7 +49,7 @@ class AngularCovariance:
     sum_m [v e_m / (1 + v q_m) - log(1 + v q_m)] with q_m = p^H S_m^-1 p and e_m = |p^H S_m^-1 y_m|^2, and its new expected power goes
     back in by rank-one updates of S_m^-1. Evidence first counts to a small power, then to a larger one (annealing): early decisions are
     soft, and few are local optima. The last exponent stays below 1, because the others are not known for certain: posteriors are better
-    calibrated so, overloaded frames most of all.
+    calibrated so, overloaded frames and foreign channels most of all; the odds that are told are those of the posterior to that power.
 
     With one profile that is the same everywhere (``channel_cov`` unknown: independent antennas) all S_m are one, and this is a soft,
     annealed form of covariance maximum likelihood (Fengler et al. 2021). A share ``foreign`` of users is expected to have channels that
@@ -65,10 +65,10 @@ class AngularCovariance:
     weights: str = "auto"
     components: int = 0
     foreign: float = 0.07
-    neglect: float = 0.01
+    neglect: float = 0.015
     effort: float = 1.0
     hold: int = 8
-    ignore: float = -5.8
+    ignore: float = -5.0
     spread_db: float = 0.0
     threshold: float = 0.0
     weights_kind: ClassVar[str] = "profiles"
@@ -84,6 +84,7 @@ class AngularCovariance:
         profiles = profiles if profiles.alike or not self.foreign else profiles.with_foreign(self.foreign)
         problem = Problem.of(obs, profiles.spread(self.spread_db), self)
         log_odds, power, sweeps = (_descend_compiled if obs.pilot_rx.device.type == "cpu" else _descend_batched)(problem)
+        log_odds = log_odds - (1 - float(problem.exponents[-1])) * problem.odds
         activity = torch.sigmoid(log_odds - self.threshold).to(obs.pilot_rx.real.dtype)
         return Estimate(activity, info={"log_odds": log_odds, "power": power, "sweeps": sweeps, "beams": problem.kept_count})
 
@@ -195,9 +196,9 @@ def _descend_batched(problem: Problem) -> tuple[Tensor, Tensor, Tensor]:
         largest = torch.zeros_like(state.running, dtype=torch.float32)
         for rank in range(users):
             largest = largest.maximum(state.visit(problem, problem.order[:, rank], exponent, bool(problem.everybody[sweep])))
-        state.used += state.running
+        state.used.add_(state.running)
         if exponent == last and problem.everybody[sweep] and sweep > 0:
-            state.running &= largest >= 10 * problem.tolerance
+            state.running.logical_and_(largest >= 10 * problem.tolerance)
             if not bool(state.running.any()):
                 break
     spread = 1.0 if problem.looks > 1 else 1 / problem.rx.shape[2]

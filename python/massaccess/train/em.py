@@ -166,7 +166,7 @@ def _save(fitting: Fitting, now: Iterate) -> None:
     checkpoint.write_state(fitting.training.checkpoint_path, fitting.recipe, {"weight": now.weight, **real}, plain)
 
 
-def _restored(path: Path, model: Model, tensors: Mapping[str, Tensor], document: Mapping[str, Any]) -> Iterate:
+def _restored(path: Path, model: Model | profiles_fit.Model, tensors: Mapping[str, Tensor], document: Mapping[str, Any]) -> Iterate:
     """The iterate of a checkpoint; FormatError when it is none of these rows."""
     try:
         real = REAL in tensors
