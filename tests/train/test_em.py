@@ -160,3 +160,15 @@ def test_on_a_gpu(tmp_path):
     result = train(tmp_path, device=torch.device("cuda"))
     again = train(tmp_path, device=torch.device("cuda"), resume=True)
     assert again["metrics"]["nmse_db"] == pytest.approx(result["metrics"]["nmse_db"], abs=0.01)
+
+
+def test_angular_profiles_are_fitted_and_gone_on_with_the_same_way(tmp_path):
+    recipe = from_dict({**TINY.to_dict(), "network": "angles", "config": {"components": 3}})
+    whole = train(tmp_path / "whole", recipe)
+    found = weights.load(tmp_path / "whole" / "tiny.safetensors")
+    assert (found.header.network, found.header.kind) == ("angles", "channel")
+    assert whole["metrics"]["nmse_db"][2] < whole["metrics"]["lmmse_db"][2]
+    history = curves(tmp_path / "whole")["log_likelihood"]
+    assert history[-1]["log_likelihood"] > history[0]["log_likelihood"]
+    again = train(tmp_path / "whole", recipe, resume=True)
+    assert again["steps"] == whole["steps"]
