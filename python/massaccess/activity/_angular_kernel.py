@@ -123,14 +123,15 @@ def _soften(out, exponent, odds, profiles):
 @njit(cache=True, nogil=True, fastmath=True)
 def descend(
     first, last, rx_r, rx_i, kept, kept_count, book_r, book_i, amplitude, order, power, log_weight, looks, odds, noise_var,
-    exponents, everybody, ignore, tolerance, log_odds, received, used
+    exponents, coarse, everybody, ignore, tolerance, log_odds, received, used
 ):  # fmt: skip
     """Soft coordinate descent for the frames first..last.
 
     rx [B L M] in beams; kept [B M] beams to work in, the first kept_count [B] of each row count; book [N L]; amplitude, order [B N];
     power [M K], log_weight [K]; looks: independent samples in a beam (rx then holds a square root of their sum of outer products,
-    its columns in the place of beams, and power the same in each); exponents, everybody [S]: of the likelihood, and whether
-    users that seem silent are visited, in each sweep; out: log_odds [B N], received [B N] mean power, used [B] sweeps.
+    its columns in the place of beams, and power is the same in each). In each sweep: exponents [S] of the likelihood; coarse [S]: with
+    the first so many profiles, or all but those where it is negative; everybody [S]: whether users that seem silent are visited.
+    Out: log_odds [B N], received [B N] mean power, used [B] sweeps.
     """
     size, beams = rx_r.shape[1], rx_r.shape[2]
     users, profiles = book_r.shape[0], power.shape[1]
@@ -164,6 +165,8 @@ def descend(
             for m in range(lanes):
                 ar[i * (i + 3) // 2, m] = ONE / noise_var
         for sweep in range(len(exponents)):
+            start, count = (0, coarse[sweep]) if coarse[sweep] > 0 else (-coarse[sweep], profiles + coarse[sweep])
+            some, some_weight = here[:, start : start + count], log_weight[start : start + count]
             largest = ZERO
             for rank in range(users):
                 user = order[frame, rank]
@@ -192,16 +195,16 @@ def descend(
                     rest = ONE / max(ONE - own[user, m] * precision[m], LEAST_REST)
                     alone[m] = precision[m] * rest
                     energy[m] *= rest * rest
-                _evidence(alone, energy, here, log_weight, looks, share, product, bits, profiles, lanes)
-                now = _soften(share, exponents[sweep], odds, profiles)
+                _evidence(alone, energy, some, some_weight, looks, share, product, bits, count, lanes)
+                now = _soften(share, exponents[sweep], odds, count)
                 log_odds[frame, user] = now
                 for m in range(lanes):
                     fresh[m] = ZERO
                 if now >= ignore:
-                    for k in range(profiles):
+                    for k in range(count):
                         if share[k] > LEAST_SHARE:
                             for m in range(lanes):
-                                fresh[m] += share[k] * here[m, k]
+                                fresh[m] += share[k] * some[m, k]
                 moved = ZERO
                 for m in range(lanes):
                     step = fresh[m] - own[user, m]
