@@ -1,7 +1,7 @@
 """The one list of algorithms: stable names that result files, flowgraphs and scripts carry.
 
 >>> sorted(name for name, entry in RECEIVERS.items() if entry.kind == "activity")
-['activity', 'covariance', 'mmv-amp', 'score-jadce', 'somp', 'unrolled-covariance', 'vpl-audnet']
+['activity', 'activity-fast', 'angular-covariance', 'covariance', 'mmv-amp', 'score-jadce', 'somp', 'unrolled-covariance', 'vpl-audnet']
 >>> create("covariance+iterative-lmmse-ep", rounds=2).coherent.rounds
 2
 """
@@ -124,11 +124,11 @@ RECEIVERS: dict[str, Entry] = {
         _LEARNED_EP,
     ),
     "jcedd": Entry(
-        "activity+learned-ep",
+        "activity-fast+learned-ep",
         "joint",
-        "the default receiver; today: activity+learned-ep, activity decided by the whole frame, failed users looked at again",
+        "the default receiver; today: activity-fast+learned-ep, activity decided by the whole frame, failed users looked at again",
         "this toolkit",
-        options={"spare": 6, "reexamine": 4},
+        options={"spare": 6, "reexamine": 4, "temper": 1.5},
     ),
     "pc-jcedd": Entry(
         "receivers.diffusion:Jcedd", "coherent", "predictor-corrector samplers of channel and data in turns", "P1 Algorithm 2", draws=True

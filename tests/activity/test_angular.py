@@ -76,7 +76,9 @@ def test_profiles_tell_users_apart_whose_pilots_are_the_same():
     channel = TWO_BEAMS.power.sqrt() * complex_normal(40, 2, 16, generator=draw)
     rx = same.pilots @ channel + math.sqrt(obs.noise_var) * complex_normal(40, 6, 16, generator=draw)
     both = Problem.of(replace(same, pilot_rx=rx), TWO_BEAMS, TWO_BEAMS, AngularCovariance(foreign=0.0, neglect=0.0))
-    alone = Problem.of(replace(same, pilot_rx=same.pilots[:, :1] @ channel[:, :1]), TWO_BEAMS, TWO_BEAMS, AngularCovariance(foreign=0.0, neglect=0.0))
+    alone = Problem.of(
+        replace(same, pilot_rx=same.pilots[:, :1] @ channel[:, :1]), TWO_BEAMS, TWO_BEAMS, AngularCovariance(foreign=0.0, neglect=0.0)
+    )
     assert (_descend_compiled(both)[0] > 0).sum(1).float().mean() > 1.9
     assert (_descend_compiled(alone)[0] > 0).sum(1).float().mean() < 1.1
 
