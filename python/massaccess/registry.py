@@ -49,7 +49,7 @@ _SEARCH = "detection.search:Searched"
 _LEARNED_EP = {"detector": (_SEARCH, {"detector": _EP_STEP}), "final": (_SEARCH, {"detector": (_EP, {"rounds": 20, "damping": 0.2})})}
 _ITERATIVE_EP = {"estimator": _LMMSE, "detector": _EP_STEP, "final": _EP}
 ROUNDS = 24
-_FAST = {"components": 23, "neglect": 0.06, "effort": 0.45, "hold": 1, "ignore": -4.0}
+_FAST = {"components": 23, "neglect": 0.06, "effort": 0.5, "hold": 1, "ignore": -4.0}
 
 RECEIVERS: dict[str, Entry] = {
     "activity": Entry("angular-covariance", "activity", "the default activity detector; today: angular-covariance", "this toolkit"),

@@ -29,7 +29,7 @@ def errors(config: SystemConfig, detector: object, frames: int, seed: int = 5) -
 
 def problem(obs: Observation, **options: object) -> Problem:
     detector = AngularCovariance(**options)
-    return Problem.of(obs, *detector._profiles(obs), detector)
+    return Problem.of(obs, detector._profiles(obs), detector)
 
 
 def two_users(active: tuple[bool, ...], seed: int = 3, noise_var: float = 0.05) -> Observation:
@@ -57,7 +57,7 @@ def test_kernel_and_tensor_operations_agree(config, frames):
 def test_one_user_gets_the_log_odds_of_the_mixture():
     """With nobody else there, the descent is exact: log odds of two Gaussians against noise, to the power of the last exponent."""
     obs = two_users((True,))
-    work = Problem.of(obs, TWO_BEAMS, TWO_BEAMS, AngularCovariance(foreign=0.0, neglect=0.0))
+    work = Problem.of(obs, TWO_BEAMS, AngularCovariance(foreign=0.0, neglect=0.0))
     found = _descend_compiled(work)[0][:, 0].double()
     pilot = obs.pilots[:, 0].to(torch.complex128)
     seen = torch.einsum("l,blm->bm", pilot.conj(), obs.pilot_rx.to(torch.complex128)) / pilot.abs().square().sum()
@@ -75,10 +75,8 @@ def test_profiles_tell_users_apart_whose_pilots_are_the_same():
     draw = generator(4, "same")
     channel = TWO_BEAMS.power.sqrt() * complex_normal(40, 2, 16, generator=draw)
     rx = same.pilots @ channel + math.sqrt(obs.noise_var) * complex_normal(40, 6, 16, generator=draw)
-    both = Problem.of(replace(same, pilot_rx=rx), TWO_BEAMS, TWO_BEAMS, AngularCovariance(foreign=0.0, neglect=0.0))
-    alone = Problem.of(
-        replace(same, pilot_rx=same.pilots[:, :1] @ channel[:, :1]), TWO_BEAMS, TWO_BEAMS, AngularCovariance(foreign=0.0, neglect=0.0)
-    )
+    both = Problem.of(replace(same, pilot_rx=rx), TWO_BEAMS, AngularCovariance(foreign=0.0, neglect=0.0))
+    alone = Problem.of(replace(same, pilot_rx=same.pilots[:, :1] @ channel[:, :1]), TWO_BEAMS, AngularCovariance(foreign=0.0, neglect=0.0))
     assert (_descend_compiled(both)[0] > 0).sum(1).float().mean() > 1.9
     assert (_descend_compiled(alone)[0] > 0).sum(1).float().mean() < 1.1
 

@@ -14,7 +14,7 @@ F = np.float32
 ONE, ZERO = F(1), F(0)
 LEAST_REST = F(1e-4)  # of a user's precision, when its own power is taken out again
 LEAST_SHARE = F(1e-3)  # of a profile in a user's posterior, to count
-GROUP = 8  # factors whose product stays within single precision
+GROUP, BLOCK = 8, 4  # factors whose product stays within single precision; beams that share a division
 LN2 = F(0.6931471805599453)
 MANTISSA, EXPONENT_OF_ONE = np.int32(0x7FFFFF), np.int32(0x3F800000)
 
@@ -75,28 +75,42 @@ def _match(sr, si, pr, pi, yr, yi, precision, br, bi, size, lanes):
 
 
 @njit(cache=True, nogil=True, fastmath=True, inline="always")
-def _evidence(precision, energy, power, log_weight, looks, out, product, bits, profiles, lanes):
-    """out [profiles] = log weight + sum over beams of power energy / (1 + power precision) - looks log(1 + power precision).
+def _take_logarithm(out, product, bits, looks, profiles):
+    """out -= looks log(product), product = 1: from the bits of its floating-point form and a polynomial (3e-5 off at most)."""
+    for k in range(profiles):
+        word = bits[k]
+        bits[k] = (word & MANTISSA) | EXPONENT_OF_ONE
+        x = product[k] - ONE
+        series = x * (F(0.99949556) + x * (F(-0.49190896) + x * (F(0.28947478) + x * (F(-0.13606275) + x * F(0.03215845)))))
+        out[k] -= looks * (F((word >> 23) - 127) * LN2 + series)
+        product[k] = ONE
 
-    The logarithm of a product of `GROUP` factors, from the bits of its floating-point form and a polynomial (3e-5 off at most).
-    """
+
+@njit(cache=True, nogil=True, fastmath=True, inline="always")
+def _evidence(precision, energy, power, log_weight, looks, out, product, bits, profiles, lanes):
+    """out [profiles] = log weight + sum over beams of power energy / (1 + power precision) - looks log(1 + power precision)."""
     for k in range(profiles):
         out[k] = log_weight[k]
         product[k] = ONE
-    for m in range(lanes):
-        q, e = precision[m], energy[m]
+    whole = lanes - lanes % BLOCK
+    for m in range(0, whole, BLOCK):  # four beams share a division
+        q0, q1, q2, q3 = precision[m], precision[m + 1], precision[m + 2], precision[m + 3]
+        e0, e1, e2, e3 = energy[m], energy[m + 1], energy[m + 2], energy[m + 3]
         for k in range(profiles):
-            d = ONE + power[m, k] * q
-            out[k] += power[m, k] * e / d
+            v0, v1, v2, v3 = power[m, k], power[m + 1, k], power[m + 2, k], power[m + 3, k]
+            d0, d1, d2, d3 = ONE + v0 * q0, ONE + v1 * q1, ONE + v2 * q2, ONE + v3 * q3
+            first, second = d0 * d1, d2 * d3
+            both = first * second
+            out[k] += ((v0 * e0 * d1 + v1 * e1 * d0) * second + (v2 * e2 * d3 + v3 * e3 * d2) * first) / both
+            product[k] *= both
+        if m % GROUP == GROUP - BLOCK or m == whole - BLOCK:
+            _take_logarithm(out, product, bits, looks, profiles)
+    for m in range(whole, lanes):
+        for k in range(profiles):
+            d = ONE + power[m, k] * precision[m]
+            out[k] += power[m, k] * energy[m] / d
             product[k] *= d
-        if m % GROUP == GROUP - 1 or m == lanes - 1:
-            for k in range(profiles):
-                word = bits[k]
-                bits[k] = (word & MANTISSA) | EXPONENT_OF_ONE
-                x = product[k] - ONE
-                series = x * (F(0.99949556) + x * (F(-0.49190896) + x * (F(0.28947478) + x * (F(-0.13606275) + x * F(0.03215845)))))
-                out[k] -= looks * (F((word >> 23) - 127) * LN2 + series)
-                product[k] = ONE
+        _take_logarithm(out, product, bits, looks, profiles)
 
 
 @njit(cache=True, nogil=True, fastmath=True, inline="always")
@@ -123,15 +137,14 @@ def _soften(out, exponent, odds, profiles):
 @njit(cache=True, nogil=True, fastmath=True)
 def descend(
     first, last, rx_r, rx_i, kept, kept_count, book_r, book_i, amplitude, order, power, log_weight, looks, odds, noise_var,
-    exponents, coarse, everybody, ignore, tolerance, log_odds, received, used
+    exponents, everybody, ignore, tolerance, log_odds, received, used
 ):  # fmt: skip
     """Soft coordinate descent for the frames first..last.
 
     rx [B L M] in beams; kept [B M] beams to work in, the first kept_count [B] of each row count; book [N L]; amplitude, order [B N];
     power [M K], log_weight [K]; looks: independent samples in a beam (rx then holds a square root of their sum of outer products,
-    its columns in the place of beams, and power is the same in each). In each sweep: exponents [S] of the likelihood; coarse [S]: with
-    the first so many profiles, or all but those where it is negative; everybody [S]: whether users that seem silent are visited.
-    Out: log_odds [B N], received [B N] mean power, used [B] sweeps.
+    its columns in the place of beams, and power is the same in each). exponents [S] of the likelihood in each sweep; everybody [S]:
+    whether users that seem silent are visited. Out: log_odds [B N], received [B N] mean power, used [B] sweeps.
     """
     size, beams = rx_r.shape[1], rx_r.shape[2]
     users, profiles = book_r.shape[0], power.shape[1]
@@ -165,8 +178,6 @@ def descend(
             for m in range(lanes):
                 ar[i * (i + 3) // 2, m] = ONE / noise_var
         for sweep in range(len(exponents)):
-            start, count = (0, coarse[sweep]) if coarse[sweep] > 0 else (-coarse[sweep], profiles + coarse[sweep])
-            some, some_weight = here[:, start : start + count], log_weight[start : start + count]
             largest = ZERO
             for rank in range(users):
                 user = order[frame, rank]
@@ -195,16 +206,16 @@ def descend(
                     rest = ONE / max(ONE - own[user, m] * precision[m], LEAST_REST)
                     alone[m] = precision[m] * rest
                     energy[m] *= rest * rest
-                _evidence(alone, energy, some, some_weight, looks, share, product, bits, count, lanes)
-                now = _soften(share, exponents[sweep], odds, count)
+                _evidence(alone, energy, here, log_weight, looks, share, product, bits, profiles, lanes)
+                now = _soften(share, exponents[sweep], odds, profiles)
                 log_odds[frame, user] = now
                 for m in range(lanes):
                     fresh[m] = ZERO
                 if now >= ignore:
-                    for k in range(count):
+                    for k in range(profiles):
                         if share[k] > LEAST_SHARE:
                             for m in range(lanes):
-                                fresh[m] += share[k] * some[m, k]
+                                fresh[m] += share[k] * here[m, k]
                 moved = ZERO
                 for m in range(lanes):
                     step = fresh[m] - own[user, m]

@@ -17,7 +17,6 @@ from ..priors.profiles import AngularProfiles
 from ..weights import choose_profiles
 
 LANES = 16  # beams that a vector register holds: kept ones are a multiple of it
-COARSE = 23  # profiles, without the foreign ones, that annealing makes do with
 CERTAIN = 1e-9  # from certainty, that the prior odds may be
 
 
@@ -35,7 +34,7 @@ class Annealing:
         return torch.cat([torch.logspace(math.log10(self.start), math.log10(self.end), steps + 1)[:-1], torch.full((1 + hold,), self.end)])
 
 
-STRUCTURED = Annealing(0.3, 0.55, 7)
+STRUCTURED = Annealing(0.3, 0.55, 4)
 ALIKE = Annealing(0.1, 0.9, 16)
 """Where no beam differs from another, errors are local optima more often, and a sweep costs little."""
 
@@ -80,20 +79,17 @@ class AngularCovariance:
         Raises ConfigError, ShapeError and the errors of `weights.choose_profiles`.
         """
         self._check()
-        problem = Problem.of(obs, *self._profiles(obs), self)
+        problem = Problem.of(obs, self._profiles(obs), self)
         log_odds, power, sweeps = (_descend_compiled if obs.pilot_rx.device.type == "cpu" else _descend_batched)(problem)
         log_odds = log_odds - (1 - float(problem.exponents[-1])) * problem.odds
         activity = torch.sigmoid(log_odds - self.threshold).to(obs.pilot_rx.real.dtype)
         return Estimate(activity, info={"log_odds": log_odds, "power": power, "sweeps": sweeps, "beams": problem.kept_count})
 
-    def _profiles(self, obs: Observation) -> tuple[AngularProfiles, AngularProfiles]:
-        """For the annealing, and for the sweeps after it."""
+    def _profiles(self, obs: Observation) -> AngularProfiles:
         found = choose_profiles(self.weights, obs)
         found = found.merged(self.components) if self.components else found
-        both = (found.merged(COARSE), found)
-        if not found.alike and self.foreign:
-            both = (both[0].with_foreign(self.foreign), both[1].with_foreign(self.foreign))
-        return both[0].spread(self.spread_db), both[1].spread(self.spread_db)
+        found = found if found.alike or not self.foreign else found.with_foreign(self.foreign)
+        return found.spread(self.spread_db)
 
     def _check(self) -> None:
         for name, low, high in (("foreign", 0, 0.5), ("neglect", 0, 0.5), ("effort", 0, 100), ("spread_db", 0, 100)):
@@ -113,19 +109,18 @@ class Problem:
     book: Tensor  # [N L] complex
     amplitude: Tensor  # [B N]
     order: Tensor  # [B N]
-    power: Tensor  # [M K], profiles for the annealing, then the others
+    power: Tensor  # [M K]
     log_weight: Tensor  # [K]
     looks: int
     odds: float
     noise_var: float
     exponents: Tensor  # [S]
-    coarse: Tensor  # [S]
     everybody: Tensor  # [S]
     ignore: float
     tolerance: float = 1e-2
 
     @staticmethod
-    def of(obs: Observation, few: AngularProfiles, profiles: AngularProfiles, options: AngularCovariance) -> Problem:
+    def of(obs: Observation, profiles: AngularProfiles, options: AngularCovariance) -> Problem:
         device = obs.pilot_rx.device
         rx = profiles.into(obs.pilot_rx).to(torch.complex64)
         book = obs.pilots.mT.to(torch.complex64).contiguous()
@@ -136,7 +131,6 @@ class Problem:
         exponents = (ALIKE if profiles.alike else STRUCTURED).exponents(options.effort, options.hold)
         everybody = torch.zeros(len(exponents), dtype=torch.bool)
         everybody[0], everybody[-options.hold - 1 :: 2] = True, True
-        power, weight = torch.cat([few.power, profiles.power]), torch.cat([few.weight, profiles.weight])
         odds = min(max(obs.activity, CERTAIN), 1 - CERTAIN)
         matched = torch.einsum("nl,blm->bnm", book.conj(), rx).abs().square().sum(-1) * gain
         return Problem(
@@ -146,13 +140,12 @@ class Problem:
             book,
             gain.sqrt(),
             torch.argsort(matched, descending=True, dim=1, stable=True),
-            power.mT.to(device, torch.float32).contiguous(),
-            weight.log().to(device, torch.float32),
+            profiles.power.mT.to(device, torch.float32).contiguous(),
+            profiles.weight.log().to(device, torch.float32),
             obs.antennas if shared else 1,
             math.log(odds) - math.log1p(-odds),
             obs.linear_noise_var,
             exponents.to(device),
-            torch.where(exponents < exponents[-1], len(few.weight), -len(few.weight)),
             everybody,
             options.ignore,
         )
@@ -187,7 +180,7 @@ def _descend_compiled(problem: Problem) -> tuple[Tensor, Tensor, Tensor]:
     log_odds, power, used = np.zeros((frames, users), single), np.zeros((frames, users), single), np.zeros(frames, np.int64)
     layout = (*_split(problem.rx), problem.kept.numpy(), problem.kept_count.numpy(), *_split(problem.book), problem.amplitude.numpy())
     prior = (problem.order.numpy(), problem.power.numpy(), problem.log_weight.numpy(), single(problem.looks), single(problem.odds))
-    sweeps = problem.exponents.numpy(), problem.coarse.numpy(), problem.everybody.numpy()
+    sweeps = problem.exponents.numpy(), problem.everybody.numpy()
     course = (single(problem.noise_var), *sweeps, single(problem.ignore), single(problem.tolerance))
     over_frames(kernel.descend, frames, *layout, *prior, *course, log_odds, power, used)
     return torch.from_numpy(log_odds), torch.from_numpy(power), torch.from_numpy(used)
@@ -239,9 +232,6 @@ class _State:
         """Updates one user [B] of each frame; by how much its power moved, relative [B]."""
         rows = torch.arange(len(user), device=user.device)
         before = self.log_odds[rows, user]
-        coarse = int(problem.coarse[sweep])
-        some = slice(0, coarse) if coarse > 0 else slice(-coarse, None)
-        power, log_weight = self.power[..., some], problem.log_weight[some]
         visited = self.running & (problem.everybody[sweep] | (before >= problem.ignore))
         pilot = problem.book[user] * problem.amplitude[rows, user, None]
         image = (self.inverse @ pilot[:, None, :, None])[..., 0]  # [B W L]
@@ -253,12 +243,12 @@ class _State:
         own = self.own[rows, user]
         rest = 1 / (1 - own * precision).clamp_min(1e-4)
         alone, energy = precision * rest, energy * rest.square()
-        scale = 1 + power * alone[..., None]
-        evidence = log_weight + (power * energy[..., None] / scale - problem.looks * scale.log()).sum(1)
+        scale = 1 + self.power * alone[..., None]
+        evidence = problem.log_weight + (self.power * energy[..., None] / scale - problem.looks * scale.log()).sum(1)
         now = (exponent * evidence).logsumexp(1) + problem.odds
         share = torch.softmax(exponent * evidence, 1) * torch.sigmoid(now)[:, None]
         share = torch.where((share > 1e-3) & (now >= problem.ignore)[:, None], share, 0)
-        step = torch.einsum("bk,bwk->bw", share, power) - own
+        step = torch.einsum("bk,bwk->bw", share, self.power) - own
         moved = torch.where(visited, (step.abs() * precision).amax(1), 0)
         step = torch.where((moved > problem.tolerance)[:, None], step, 0)
         factor = step / (1 + step * precision)
