@@ -4,13 +4,14 @@
 #   run.sh                                           all of it
 #   FRAMES=2000 run.sh uma florence                  some campaigns, with fewer frames
 #   RECEIVERS=activity,covariance OUT=/tmp/x run.sh  some detectors, elsewhere
-# Campaigns: rayleigh uma load florence kronecker pathloss 144 latency. Options of `massaccess evaluate` go into MORE ("--device cuda").
+# Campaigns: rayleigh uma load florence kronecker pathloss 144 joint latency (joint: whole receivers, 512 frames unless FRAMES says so). Options of `massaccess evaluate` go into MORE ("--device cuda").
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 out=${OUT:-$here}
 frames=${FRAMES:-20000}
 books=${BOOKS:-$((frames < 200 ? frames : 200))}
 receivers=${RECEIVERS:-activity,activity-fast,covariance,vpl-audnet,unrolled-covariance,mmv-amp,somp}
+joint=jcedd,activity-fast+learned-ep,covariance+learned-ep,perfect-activity+learned-ep
 mkdir -p "$out"
 
 # point NAME OPTIONS...: one point, unless its file is there; the file appears whole or not at all
@@ -31,7 +32,7 @@ pilots() { # NAME "LENGTHS" OPTIONS...
     for length in $lengths; do point "$name-L$(printf %02d "$length")" --pilots "$length" "$@"; done
 }
 
-for campaign in ${*:-rayleigh uma load florence kronecker pathloss 144 latency}; do
+for campaign in ${*:-rayleigh uma load florence kronecker pathloss 144 joint latency}; do
     case $campaign in
         rayleigh) pilots activity-rayleigh "8 10 12 16" --channel rayleigh ;;
         uma) pilots activity-uma "10 14 18 22 25" --channel uma ;;
@@ -40,8 +41,9 @@ for campaign in ${*:-rayleigh uma load florence kronecker pathloss 144 latency};
         kronecker) pilots activity-kronecker "14 18" --channel kronecker ;;
         pathloss) for gains in known unknown; do pilots "activity-pathloss-$gains" "14 18" --channel pathloss-20db --no-power-control --gains $gains; done ;;
         144) pilots activity-144 "14 18" --channel uma --antennas 144 ;;
+        joint) receivers=$joint frames=${FRAMES:-512} books=16 point joint-uma --channel uma --pilots 10,14,18 --data 50 ;;
         latency) [ -e "$out/latency.json" ] || python "$here/../speed/activity.py" --detectors "$receivers" --threads "${THREADS:-1}" --json "$out/latency.json" ;;
-        *) echo "no campaign $campaign: choose among rayleigh uma load florence kronecker pathloss 144 latency" >&2; exit 2 ;;
+        *) echo "no campaign $campaign: choose among rayleigh uma load florence kronecker pathloss 144 joint latency" >&2; exit 2 ;;
     esac
 done
 

@@ -353,3 +353,11 @@ def test_options_out_of_range():
         Listener(LOOPBACK, mode="rep")
     with pytest.raises(MassaccessError, match="no bound"):
         Publisher(high_water_mark=0)
+
+
+def test_a_listener_that_leaves_between_asking_and_sending_is_waited_for_like_any_other(monkeypatch):
+    with Publisher("tcp://127.0.0.1:0", mode="push", linger_s=0.05) as publisher:
+        room = iter([True, False])
+        monkeypatch.setattr(publisher, "_wait_for_room", lambda deadline: next(room, False))
+        assert not publisher.send({"frame": np.arange(3, dtype=np.uint64)}, Metadata(), timeout_s=0.1)
+        assert publisher.sent == 0

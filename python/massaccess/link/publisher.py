@@ -80,7 +80,7 @@ class Publisher:
     def wait_for_listener(self, timeout_s: float) -> bool:
         """Whether somebody listens within ``timeout_s``; what is sent before that, in mode "pub", nobody hears."""
         if self.mode == "push":
-            return self._wait_for_room(timeout_s)
+            return self._wait_for_room(time.monotonic() + timeout_s)
         deadline = time.monotonic() + timeout_s
         while not (found := self.listening) and (left := deadline - time.monotonic()) > 0:
             self._socket.poll(min(POLL_MS, 1000 * left), zmq.POLLIN)
@@ -128,13 +128,16 @@ class Publisher:
         return self.sent + self.dropped
 
     def _offer(self, message: bytes, timeout_s: float | None) -> bool:
-        if self.mode == "push" and not self._wait_for_room(timeout_s):
-            return False
-        self._socket.send(message, zmq.DONTWAIT)
-        return True
-
-    def _wait_for_room(self, timeout_s: float | None) -> bool:
         deadline = time.monotonic() + (math.inf if timeout_s is None else timeout_s)
+        while self.mode == "pub" or self._wait_for_room(deadline):
+            try:
+                self._socket.send(message, zmq.DONTWAIT)
+            except zmq.Again:  # the listener that had room has left since
+                continue
+            return True
+        return False
+
+    def _wait_for_room(self, deadline: float) -> bool:
         while not self._socket.poll(max(0, min(POLL_MS, 1000 * (deadline - time.monotonic()))), zmq.POLLOUT):
             if time.monotonic() >= deadline:
                 return False

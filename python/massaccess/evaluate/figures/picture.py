@@ -28,7 +28,7 @@ def draw(figure: PublishedFigure, result: Mapping[str, Any], path: Path) -> Path
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    canvas = Figure(figsize=(6.2 * len(figure.y), 6.4), layout="constrained")
+    canvas = Figure(figsize=(max(6.2 * len(figure.y), 6.8), 6.4), layout="constrained")
     FigureCanvasAgg(canvas)
     panels = canvas.subplots(1, len(figure.y), squeeze=False)[0]
     for panel, measure in zip(panels, figure.y, strict=True):
@@ -52,7 +52,7 @@ def _panel(panel: Any, figure: PublishedFigure, measure: str, rows: Rows) -> Non
     panel.set(xlabel=AXES.get(figure.x, figure.x), ylabel=MEASURES[measure])
     panel.grid(True, which="both", alpha=0.3)
     if panel.get_legend_handles_labels()[0]:
-        panel.legend(fontsize="x-small", loc="upper center", bbox_to_anchor=(0.5, -0.11), ncols=2)
+        panel.legend(fontsize="x-small", loc="upper center", bbox_to_anchor=(0.5, -0.11), ncols=1 if len(figure.y) == 1 else 2)
 
 
 def _look(index: int, curve: Curve) -> dict[str, Any]:
