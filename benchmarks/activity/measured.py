@@ -19,13 +19,17 @@ TEXT = HERE.parents[1] / "docs/activity.md"
 MARKS = ("<!-- measured -->", "<!-- end of measured -->")
 POINTS = ("activity-rayleigh-L12", "activity-uma-L14")
 KEPT = ("receiver", "channel", "pilots", "snr_db", "users", "antennas", "activity", "aep", "aep_ci95", "frames", "device", "threads")
+BATCH = 128  # frames at once, of the times
 KEPT += ("aep_overloaded", "calibration_slope")
 
 
 def main(folder: Path) -> None:
     """Writes the file; points that are not in the folder yet are an error."""
+    timed = json.loads((folder / "latency.json").read_text())["latency"]  # on a machine that does nothing else
+    alone = {(shown(one["detector"]), one["channel"], one["pilots"]): one["ms_per_frame"] for one in timed if one["batch"] == BATCH}
     documents = [json.loads((folder / f"{name}.json").read_text()) for name in POINTS]
     rows = [kept(row, document) for document in documents for row in document["results"]]
+    rows = [{**row, "ms_per_frame": alone.get((row["receiver"], row["channel"], row["pilots"]), row["ms_per_frame"])} for row in rows]
     single = {(row["receiver"], row["channel"], row["pilots"]): row for row in rows}  # a role and what it stands for are one
     about = {"version": documents[0]["version"], "seed": documents[0]["seed"]}
     TARGET.write_text(json.dumps({**about, "rows": list(single.values())}, indent=2) + "\n")
@@ -42,7 +46,8 @@ def table(rows: list[dict[str, Any]]) -> list[str]:
         mine = {(row["channel"], row["pilots"]): row for row in rows if row["receiver"] == name}
         lines.append(f"| `{name}` | " + " | ".join(cell(mine.get(place)) for place in places) + " |")
     first = rows[0]
-    told = f"{first['users']} users, a tenth active, {first['antennas']} antennas, {first['snr_db']:g} dB, {first['frames']} frames a point"
+    counts = ", ".join(f"{count:,}" for count in sorted({row["frames"] for row in rows}))
+    told = f"{first['users']} users, a tenth active, {first['antennas']} antennas, {first['snr_db']:g} dB, {counts} frames"
     return [*lines, "", f"{told}, batches of {first['batch']}, {first['device']}, {first['threads']} thread(s); brackets: 95 %."]
 
 
@@ -55,10 +60,15 @@ def cell(row: dict[str, Any] | None) -> str:
     return f"{row['aep']:.1e} [{low:.1e}, {high:.1e}] | " + " | ".join(told)
 
 
+def shown(name: str) -> str:
+    """The receiver that a role stands for."""
+    target = RECEIVERS[name].target
+    return name if ":" in target else target
+
+
 def kept(row: dict[str, Any], document: dict[str, Any]) -> dict[str, Any]:
     """What is told of a result, under the name of the receiver that a role stood for."""
-    target = RECEIVERS[row["receiver"]].target
-    facts = {name: row[name] for name in KEPT} | {"receiver": row["receiver"] if ":" in target else target}
+    facts = {name: row[name] for name in KEPT} | {"receiver": shown(row["receiver"])}
     return {**facts, "ms_per_frame": 1e3 * row["seconds_per_frame"], "batch": document["batch"]}
 
 
