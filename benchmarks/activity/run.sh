@@ -39,7 +39,9 @@ for campaign in ${*:-rayleigh uma load florence kronecker pathloss 144 joint lat
         load) for share in 0.06 0.08 0.10 0.12 0.14 0.16 0.18 0.20; do point "activity-load-p$share" --channel uma --pilots 25 --activity $share; done ;;
         florence) pilots activity-florence "14 18" --channel florence ;;
         kronecker) pilots activity-kronecker "14 18" --channel kronecker ;;
-        pathloss) for gains in known unknown; do pilots "activity-pathloss-$gains" "14 18" --channel pathloss-20db --no-power-control --gains $gains; done ;;
+        pathloss) for gains in known unknown; do pilots "activity-pathloss-$gains" "14 18" --channel pathloss-20db --no-power-control --gains $gains; done
+            receivers=angular-covariance point pathloss-spread --pilots 14,18 --channel pathloss-20db --no-power-control --gains unknown \
+                --option angular-covariance.spread_db=20 ;;
         144) pilots activity-144 "14 18" --channel uma --antennas 144 ;;
         joint) receivers=$joint frames=${FRAMES:-512} books=16 point joint-uma --channel uma --pilots 10,14,18 --data 50 ;;
         latency) [ -e "$out/latency.json" ] || python "$here/../speed/activity.py" --detectors "$receivers" --threads "${THREADS:-1}" --json "$out/latency.json" ;;

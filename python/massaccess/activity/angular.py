@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from dataclasses import dataclass
 from typing import ClassVar
@@ -86,10 +87,7 @@ class AngularCovariance:
         return Estimate(activity, info={"log_odds": log_odds, "power": power, "sweeps": sweeps, "beams": problem.kept_count})
 
     def _profiles(self, obs: Observation) -> AngularProfiles:
-        found = choose_profiles(self.weights, obs)
-        found = found.merged(self.components) if self.components else found
-        found = found if found.alike or not self.foreign else found.with_foreign(self.foreign)
-        return found.spread(self.spread_db)
+        return _prepared(choose_profiles(self.weights, obs), self.components, self.foreign, self.spread_db)
 
     def _check(self) -> None:
         for name, low, high in (("foreign", 0, 0.5), ("neglect", 0, 0.5), ("effort", 0, 100), ("spread_db", 0, 100)):
@@ -97,6 +95,14 @@ class AngularCovariance:
                 raise ConfigError(f"{name} is {getattr(self, name)}: pass {low} to {high}")
         if self.components < 0 or self.hold < 1:
             raise ConfigError(f"components is {self.components}, hold is {self.hold}: pass 0 (all) or more, and 1 or more")
+
+
+@functools.lru_cache(maxsize=16)
+def _prepared(found: AngularProfiles, components: int, foreign: float, spread_db: float) -> AngularProfiles:
+    """Remembered for each object: files give the same one every time, and merging would take longer than a frame."""
+    found = found.merged(components) if components else found
+    found = found if found.alike or not foreign else found.with_foreign(foreign)
+    return found.spread(spread_db)
 
 
 @dataclass(frozen=True, eq=False)
