@@ -4,9 +4,16 @@ The uniform mid-rise quantiser of a Gaussian input: its step minimises the mean 
 IRE Trans. Inf. Theory 1960). Outputs are scaled so that ``output = input + distortion`` with distortion uncorrelated to the input
 (Bussgang), in input units; a linear receiver then adds ``FrontEnd.distortion_var`` to its noise variance and is right to second order.
 
+A converter may add something known to its input and take it away again behind it: output = Q(input + offset) - offset. Dither is a Gaussian
+sequence, one number for each symbol of a frame and antenna, that receiver and converter make alike from the configuration; with it the
+Bussgang relation stays exact. A threshold (minus the offset) is one number for all comparators; the relation then holds up to a mean of
+threshold**3 / 3, for thresholds as a fraction of the scale.
+
 >>> fe = front_end(bits=1, power=2.0)
 >>> round(fe.distortion_var, 3)
 1.142
+>>> round(front_end(bits=1, power=2.0, dither=0.5, frame=(28, 64)).distortion_var, 3)
+1.427
 """
 
 from __future__ import annotations
@@ -19,21 +26,54 @@ import torch
 from torch import Tensor
 
 from ..core import FrontEnd
+from ..errors import ConfigError
+from ..rng import complex_normal, generator
+
+DITHER_SEED = 0  # converter and receiver must agree on the sequence
 
 
-def front_end(*, bits: int | None, power: float) -> FrontEnd:
-    """The front end of ``bits`` bits per real part (``None``: ideal) whose gain control has settled on E|y|^2 = ``power``."""
-    scale = math.sqrt(power / 2)
+def front_end(
+    *, bits: int | None, power: float, threshold: float = 0.0, dither: float = 0.0, frame: tuple[int, int] | None = None
+) -> FrontEnd:
+    """The front end of ``bits`` bits per real part (``None``: ideal) whose gain control has settled on E|y|^2 = ``power``.
+
+    ``threshold`` of all comparators and root mean square of the ``dither`` are fractions of the root mean square per real part that
+    belongs to ``power``; they need the shape of a ``frame``, (symbols, antennas). An ideal converter has neither.
+    Raises ConfigError without that shape.
+    """
     if bits is None:
-        return FrontEnd(None, scale, 0.0)
+        return FrontEnd(None, math.sqrt(power / 2), 0.0)
+    offset = _offset(math.sqrt(power / 2), threshold, dither, frame)
+    total = power * (1 + threshold**2 + dither**2)
     _, loss = optimal_step(bits)
-    return FrontEnd(bits, scale, power * loss / (1 - loss))
+    return FrontEnd(bits, math.sqrt(total / 2), total * loss / (1 - loss), offset)
+
+
+def _offset(scale: float, threshold: float, dither: float, frame: tuple[int, int] | None) -> Tensor | None:
+    """What is added before the converter decides [symbols, antennas] complex64, or ``None`` for nothing."""
+    if not threshold and not dither:
+        return None
+    if frame is None:
+        raise ConfigError(f"a threshold of {threshold} and a dither of {dither} need the frames' shape: pass frame=(symbols, antennas)")
+    sequence = complex_normal(*frame, generator=generator(DITHER_SEED, "dither")) * (math.sqrt(2) * dither)
+    return scale * (sequence - complex(threshold, threshold))
 
 
 def quantize(y: Tensor, converter: FrontEnd) -> Tensor:
-    """What the converter gives for y (complex, any shape). An ideal one returns y itself."""
+    """What the converter gives for y (complex, any shape; [... L+D M] where it has an offset): Q(y + offset) - offset.
+
+    An ideal one returns y itself.
+    """
     if converter.bits is None:
         return y
+    if converter.offset is None:
+        return _round(y, converter)
+    offset = converter.offset.to(y)
+    return _round(y + offset, converter) - offset
+
+
+def _round(y: Tensor, converter: FrontEnd) -> Tensor:
+    assert converter.bits is not None
     step, loss = optimal_step(converter.bits)
     width = step * converter.scale
     limit = 2 ** (converter.bits - 1) - 0.5
