@@ -157,6 +157,7 @@ class FrontEnd:
     bits: int | None = None
     scale: float = 1.0
     distortion_var: float = 0.0
+    offset: Tensor | None = None
 
 
 @dataclass(frozen=True)
