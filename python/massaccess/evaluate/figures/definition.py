@@ -40,6 +40,8 @@ FIELDS = tuple(item.name for item in dataclasses.fields(SystemConfig))
 SNR_USERS, STEPS, TRAINING, FALSE_ALARMS = "snr_users_db", "steps", "step", "p_fa"
 MEASURES = {
     "nmse_db": "NMSE [dB]",
+    "nmse_rows_db": "NMSE, antennas' rows normalised [dB]",
+    "nmse_scaled_db": "NMSE, best scale a frame [dB]",
     "ber": "bit error rate",
     "aep": "activity error probability",
     "accuracy": "activity accuracy",
