@@ -58,6 +58,7 @@ AXES = {
     TRAINING: "training step",
     "n_h": "channel sampling steps",
     "activity": "probability that a user is active",
+    "active_users": "active users",
     FALSE_ALARMS: "false alarms",
 }
 
@@ -124,6 +125,12 @@ class PublishedFigure:
 
     def settings(self, *, full: bool) -> Settings:
         return self.full if full else self.quick
+
+    @property
+    def axis(self) -> str:
+        """What stands below the x axis."""
+        per_user = self.x == "snr_db" and self.system.get("snr_convention") == "per-user"
+        return "SNR of a user, 1 / noise variance [dB]" if per_user else AXES.get(self.x, self.x)
 
     def panels(self, curve: Curve) -> tuple[str, ...]:
         """The measures that ``curve`` is drawn in."""
