@@ -232,7 +232,7 @@ def test_end_to_end_with_picture_and_resume(tiny: PublishedFigure, tmp_path: Pat
     assert json.loads(path.read_text()) == whole
     assert [row["curve"] for row in whole["results"]] == ["a", "a", "b", "b", "c"]
     assert whole["results"][0]["accuracy"] == 1
-    assert whole["extent"] == "8 frames a point, 4 for the samplers; two rounds"
+    assert whole["extent"] == "8 frames a point, 4 for the slow receivers; two rounds"
     assert [claim["verdict"] for claim in whole["claims"]] == [NOT_REACHED, UNCHECKED]
     picture = draw(tiny, whole, tmp_path / "tiny.png")
     assert picture.read_bytes().startswith(b"\x89PNG")

@@ -141,7 +141,7 @@ def document(figure: PublishedFigure, extent: Extent, rows: Sequence[Mapping[str
 def _extent(figure: PublishedFigure, extent: Extent) -> str:
     """How much was run, in words: frames, and what was cut down."""
     settings = figure.settings(full=extent.full)
-    slow = f", {settings.slow_frames} for the samplers" if settings.slow_frames and not extent.frames else ""
+    slow = f", {settings.slow_frames} for the slow receivers" if settings.slow_frames and not extent.frames else ""
     fewer = "" if extent.full or extent.frames else "".join(f", {one.quick_frames} for {one.key}" for one in _special(figure, extent))
     count, books = extent.frames or settings.frames, min(extent.books or settings.books, extent.frames or settings.frames)
     shared = f" of {books} pilot books" if books > 1 else ""
