@@ -66,19 +66,45 @@ def quantize(y: Tensor, converter: FrontEnd) -> Tensor:
     """
     if converter.bits is None:
         return y
-    if converter.offset is None:
-        return _round(y, converter)
-    offset = converter.offset.to(y)
-    return _round(y + offset, converter) - offset
+    return samples_of(_cells(y if converter.offset is None else y + converter.offset.to(y), converter), converter)
 
 
-def _round(y: Tensor, converter: FrontEnd) -> Tensor:
-    assert converter.bits is not None
-    step, loss = optimal_step(converter.bits)
-    width = step * converter.scale
-    limit = 2 ** (converter.bits - 1) - 0.5
-    levels = (torch.floor(torch.view_as_real(y) / width) + 0.5).clamp_(-limit, limit)
-    return torch.view_as_complex(levels * (width / (1 - loss)))
+def levels_of(samples: Tensor, converter: FrontEnd) -> Tensor:
+    """Which levels [... 2] (real and imaginary part) samples (complex, what `quantize` gave) are: -1/2 and 1/2 with one bit, and so on.
+
+    Raises ConfigError for an ideal converter, which has none.
+    """
+    level = samples if converter.offset is None else samples + converter.offset.to(samples)
+    return _clipped(torch.view_as_real(level.resolve_conj()) / _unit(converter), converter)
+
+
+def samples_of(levels: Tensor, converter: FrontEnd) -> Tensor:
+    """The inverse of `levels_of`, to the last bit."""
+    level = torch.view_as_complex(levels * _unit(converter))
+    return level if converter.offset is None else level - converter.offset.to(level)
+
+
+def _bits(converter: FrontEnd) -> int:
+    if converter.bits is None:
+        raise ConfigError("an ideal converter has no levels: say how many bits it has, adc_bits")
+    return converter.bits
+
+
+def _unit(converter: FrontEnd) -> float:
+    """The distance of two levels."""
+    step, loss = optimal_step(_bits(converter))
+    return step * converter.scale / (1 - loss)
+
+
+def _cells(y: Tensor, converter: FrontEnd) -> Tensor:
+    """The levels [... 2] that a converter puts out for y."""
+    step, _ = optimal_step(_bits(converter))
+    return _clipped(torch.view_as_real(y) / (step * converter.scale), converter)
+
+
+def _clipped(parts: Tensor, converter: FrontEnd) -> Tensor:
+    limit = 2 ** (_bits(converter) - 1) - 0.5
+    return parts.floor_().add_(0.5).clamp_(-limit, limit)
 
 
 @cache
