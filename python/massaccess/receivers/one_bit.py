@@ -66,7 +66,7 @@ class QuantizedEp:
         slots = Selection.of(active > 0)
         prior = choose(self.weights, obs)
         link = Link.of(obs, slots, prior.beams)
-        doubt = None if active.dtype == torch.bool else Doubt.of(obs, slots, active)
+        doubt = None if active.dtype == torch.bool else Doubt.of(obs, slots, active).cautious()
         state = State(Exchange.of(link, prior, doubt), Linearised.of(obs, link=self.link))
         state, settled, cut = self._receive(obs, state)
         state = replace(state, exchange=replace(state.exchange, channel=settled.decided()))
