@@ -13,7 +13,7 @@ class Fusion:
     """Posterior = prior x factors of the access points (P4 section 1.3, the server).
 
     A stage is ``sweeps`` updates of every access point under one channel estimate. `ready` names those to be asked now, `take` stores an
-    answer; `skip`, `drop` and `admit` are for access points that are late, lost and back. ``damping`` is the share of a new factor that
+    answer; `pause`, `resume` and `drop` are for access points that are late, back and lost. ``damping`` is the share of a new factor that
     is taken. Only this object holds factors: an access point gets the posterior without its own (`rest`), so that the two sides can never
     disagree on what has been counted.
     """
@@ -70,22 +70,23 @@ class Fusion:
         self._waiting[client] = factor
         self._settle()
 
-    def skip(self, client: int) -> None:
-        """``client`` is late: its old factor stays, this turn is over."""
-        self._finish(client)
+    def pause(self, client: int) -> None:
+        """``client`` is late: its last factor stays, nobody waits for it until `resume`."""
+        self.present[client], self.busy[client], self.left[client] = False, False, 0
         self._settle()
+
+    def resume(self, client: int, factor: Factor | None = None) -> None:
+        """``client`` is there again, perhaps with a late answer: it gets as many turns as anybody has left."""
+        self.present[client], self.left[client] = True, max(self.left)
+        if factor is not None:
+            self._waiting[client] = factor
+            self._settle()
 
     def drop(self, client: int) -> None:
         """``client`` is lost: what it said is forgotten, since nobody can say it again under new channels."""
         self.factors[client] = self.prior.nothing()
         self._waiting.pop(client, None)
-        self.present[client], self.busy[client], self.left[client] = False, False, 0
-        self._settle()
-
-    def admit(self, client: int) -> None:
-        """``client`` is back, knowing nothing: it gets as many turns as anybody has left."""
-        self.drop(client)
-        self.present[client], self.left[client] = True, max(self.left)
+        self.pause(client)
 
     def _finish(self, client: int) -> None:
         if self.busy[client]:
