@@ -17,10 +17,12 @@ PRECISION = 2.0  # of a real part of a channel entry of unit power, before anyth
 
 @dataclass(frozen=True)
 class SignChannel:
-    """mean [B 2K M]: real parts above imaginary parts of channels of unit prior power; var [B 2K M] or [B 2K 1]: their variances."""
+    """mean [B 2K M]: real parts above imaginary parts of channels of unit prior power; spread: their covariance [B 2K 2K], the same for all
+    antennas, or ``diagonal``, their variances [B 2K M]."""
 
     mean: Tensor
-    var: Tensor
+    spread: Tensor
+    diagonal: bool = False
 
     @property
     def rows(self) -> Tensor:
@@ -30,7 +32,8 @@ class SignChannel:
     @property
     def error(self) -> Tensor:
         """Total variance of the complex entries [B K M]."""
-        real, imaginary = self.var.chunk(2, 1)
+        var = self.spread if self.diagonal else self.spread.diagonal(dim1=-2, dim2=-1)[..., None]
+        real, imaginary = var.chunk(2, 1)
         return (real + imaginary).expand(-1, -1, self.mean.shape[2])
 
 
@@ -50,23 +53,30 @@ class SignVariational:
         if self.covariance not in COVARIANCES:
             raise unknown("covariance", self.covariance, COVARIANCES)
 
-    def __call__(self, signs: Tensor, sent: Tensor, *, offset: Tensor, noise_var: Tensor, start: Tensor | None = None) -> SignChannel:
+    def __call__(self, signs: Tensor, sent: Tensor, *, offset: Tensor, noise_var: Tensor, start: SignChannel | None = None) -> SignChannel:
         """signs [B 2T M] = sign(sent [B 2T 2K] (see `real_rows`) @ channel + offset [2T M] + noise), the noise of variance noise_var
-        (broadcasts) per real part; start [B 2K M]: means to begin with."""
-        frames, _, width = sent.shape
-        mean = sent.new_zeros(frames, width, signs.shape[2]) if start is None else start
-        eye = torch.eye(width, dtype=sent.dtype, device=sent.device)
-        inverse, var, ascent = (eye / PRECISION).expand(frames, -1, -1), sent.new_full((1, width, 1), 1 / PRECISION), Ascent(dim=1)
+        (broadcasts) per real part; start: an estimate to begin with."""
+        eye = torch.eye(sent.shape[2], dtype=sent.dtype, device=sent.device)
+        mean, spread = self._silence(signs, sent, eye) if start is None else (start.mean, start.spread)
+        ascent = Ascent(dim=1)
         for _ in range(self.steps):
-            spread = ((sent @ inverse) * sent).sum(-1, keepdim=True) if self.covariance == "shared" else sent.square() @ var
-            slope, curvature = slopes(signs, sent @ mean + offset, spread, noise_var)
+            var = sent.square() @ spread if self.diagonal else ((sent @ spread) * sent).sum(-1, keepdim=True)
+            slope, curvature = slopes(signs, sent @ mean + offset, var, noise_var)
             gram = (sent * curvature.mean(-1, keepdim=True)).mT @ sent
             inverse = torch.cholesky_inverse(torch.linalg.cholesky(gram + PRECISION * eye))
             gradient = sent.mT @ slope - PRECISION * mean
             mean = mean + ascent.step(inverse @ gradient, gradient)
-            if self.covariance == "diagonal":
-                var = 1 / (PRECISION + sent.square().mT @ curvature)
-        return SignChannel(mean, inverse.diagonal(dim1=-2, dim2=-1)[..., None] if self.covariance == "shared" else var)
+            spread = 1 / (PRECISION + sent.square().mT @ curvature) if self.diagonal else inverse
+        return SignChannel(mean, spread, self.diagonal)
+
+    @property
+    def diagonal(self) -> bool:
+        return self.covariance == "diagonal"
+
+    def _silence(self, signs: Tensor, sent: Tensor, eye: Tensor) -> tuple[Tensor, Tensor]:
+        """The moments before anything was heard."""
+        mean = sent.new_zeros(len(sent), sent.shape[2], signs.shape[2])
+        return mean, torch.full_like(mean, 1 / PRECISION) if self.diagonal else (eye / PRECISION).expand(len(sent), -1, -1)
 
 
 def real_rows(sent: Tensor) -> Tensor:

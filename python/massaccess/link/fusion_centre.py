@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import secrets
 import time
 from collections import deque
@@ -21,7 +22,8 @@ from ..priors.constellation import ConstellationPrior
 from ..receivers.factor import Factor
 from ..receivers.fusion import Fusion
 from ..receivers.pvi import Pvi
-from .fusion_peer import CHANNEL_COVARIANCES, HEARTBEAT_MS, Air
+from .fusion_peer import CHANNEL_COVARIANCES, HEARTBEAT_MS
+from .fusion_source import Air
 from .fusion_wire import POSTERIOR, Kind, Note, arrays_of, check, pack, refusal, unpack
 from .listener import SilentPeerError
 from .metadata import Metadata
@@ -322,8 +324,10 @@ class Centre:
         return Note(Kind.WELCOME, {**numbers, "heartbeat_ms": self.heartbeat_ms}, {}, self.session, Metadata())
 
     def _answered(self, index: int, member: _Member, note: Note) -> None:
-        if note.numbers["job"] != member.job:
-            raise FormatError(f"an answer to job {note.numbers['job']} that access point {index} was not given")
+        if note.numbers["job"] > self._jobs:
+            raise FormatError(f"an answer to job {note.numbers['job']} that nobody was given")
+        if note.numbers["job"] != member.job:  # from before it was lost
+            return
         task, factor = self._task, note.factor()
         current = task is not None and member.job > task.first_job
         if task is not None and current and factor is not None:
@@ -399,11 +403,9 @@ class Centre:
 
     def _send(self, identity: bytes, note: Note) -> None:
         message = pack(note)
-        try:
+        with contextlib.suppress(zmq.ZMQError):  # its queue is full, or it has just gone: the deadline finds out
             self._socket.send_multipart([identity, message], zmq.DONTWAIT)
             self.octets += len(message) if note.kind == Kind.WORK else 0
-        except zmq.ZMQError:  # its queue is full, or it has just gone: the deadline finds out
-            return
 
     def _factor_bytes(self, frames: int) -> int:
         width = 2 * self.air.users

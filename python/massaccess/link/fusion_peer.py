@@ -2,107 +2,30 @@
 
 from __future__ import annotations
 
+import contextlib
 import secrets
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
-from functools import cached_property
 from types import TracebackType
-from typing import Protocol
 
 import torch
 import zmq
 
-from ..core import Observation, SystemConfig
 from ..errors import ConfigError, FormatError
-from ..forward.modulation import constellation
-from ..forward.pilots import book_id
-from ..forward.simulate import Simulation
 from ..receivers.access_point import AccessPoint, Settings
 from ..receivers.coherent import known_active
-from ..receivers.pvi import share
 from ..receivers.selection import Selection
+from .fusion_source import Source
 from .fusion_wire import FACTOR, POSTERIOR, Kind, Note, arrays_of, pack, reason_of, unpack
 from .listener import SilentPeerError
 from .metadata import Metadata
 from .publisher import GRACE_SECONDS, terminate
 from .wire import HEAD, MAX_BYTES, MAX_HEADER
 
-FOREVER = 2**53
 HEARTBEAT_MS = 500
 CHANNEL_COVARIANCES = ("shared", "diagonal")  # in the order of their numbers on the wire
 SEND_QUEUE = 16
-
-
-@dataclass(frozen=True)
-class Air:
-    """What access points and the centre have to agree on."""
-
-    users: int
-    pilot_len: int
-    data_len: int
-    modulation: str
-    pilot_book: str
-
-    @staticmethod
-    def of(config: SystemConfig, pilots: torch.Tensor) -> Air:
-        return Air(config.users, config.pilot_len, config.data_len, config.modulation, book_id(pilots))
-
-    @property
-    def numbers(self) -> dict[str, int]:
-        """As they stand in a hello."""
-        bits = constellation(self.modulation).bits_per_symbol
-        return {"users": self.users, "pilot_len": self.pilot_len, "data_len": self.data_len, "bits_per_symbol": bits}
-
-
-class Source(Protocol):
-    """Where an access point has its frames from."""
-
-    air: Air
-    antennas: int
-
-    def span(self) -> tuple[int, int]:
-        """First frame that is at hand, and the first that is not yet."""
-        ...
-
-    def frames(self, start: int, count: int) -> Observation | None:
-        """What its antennas received; None when these frames are not at hand (any more)."""
-        ...
-
-
-@dataclass(frozen=True)
-class SimulatedShare:
-    """The antennas that access point ``index`` of ``of`` holds of a simulated array; all access points of a seed hear the same users."""
-
-    config: SystemConfig
-    seed: int
-    index: int
-    of: int
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.index < self.of <= self.config.antennas:
-            raise ConfigError(f"access point {self.index} of {self.of} with {self.config.antennas} antennas: count from 0, an antenna each")
-        if self.config.activity_prior != 1:
-            raise ConfigError(f"activity is {self.config.activity_prior}: access points have to know who is active, pass --active-users")
-
-    @cached_property
-    def simulation(self) -> Simulation:
-        return Simulation(self.config, self.seed)
-
-    @cached_property
-    def air(self) -> Air:
-        return Air.of(self.config, self.simulation.population.pilots)
-
-    @cached_property
-    def antennas(self) -> int:
-        return self.frames(0, 1).antennas
-
-    def span(self) -> tuple[int, int]:
-        return 0, FOREVER
-
-    def frames(self, start: int, count: int) -> Observation:
-        return share(self.simulation.frames(start, count)[1], self.index, self.of)
 
 
 class Work:
@@ -153,7 +76,8 @@ class Peer:
     def __init__(self, source: Source, endpoint: str, *, index: int, of: int, heartbeat_ms: int = HEARTBEAT_MS) -> None:
         self.source, self.endpoint, self.index, self.of, self.heartbeat_ms = source, endpoint, index, of, heartbeat_ms
         self.session = secrets.randbits(64)
-        self.answered = self.bad = self.missing = 0
+        self.answered = self.bad = 0
+        self._next = b""
         self.refused = ""
         self.welcome: Settings | None = None
         self._context = zmq.Context()
@@ -229,10 +153,8 @@ class Peer:
         return Note(Kind.HELLO, {**facts, **self.source.air.numbers}, {}, self.session, Metadata(pilot_book=self.source.air.pilot_book))
 
     def _send(self, note: Note) -> None:
-        try:
+        with contextlib.suppress(zmq.Again):  # the centre is away and the queue is full: the next hello says it all again
             self._socket.send(pack(note), zmq.DONTWAIT)
-        except zmq.Again:  # the centre is away and the queue is full: the next hello says it all again
-            return
 
     def _receive(self) -> Note | None:
         parts = self._socket.recv_multipart()
@@ -248,28 +170,28 @@ class Peer:
             self.welcome, self.refused = _settings(note), ""
         elif note.kind == Kind.REFUSED:
             self.refused = reason_of(note)
-        elif note.kind == Kind.WORK and self.welcome is not None and not self._busy:
-            self._busy = True
-            self._offer(pack(note))
-        elif note.kind == Kind.WORK:
-            self.missing += 1
+        elif note.kind == Kind.WORK and self.welcome is not None:
+            self._next = pack(note)  # of work that waits, only the latest matters
+            self._begin()
         return note.kind == Kind.BYE
 
+    def _begin(self) -> None:
+        if self._next and not self._busy:
+            self._busy, work, self._next = True, self._next, b""
+            self._offer(work)
+
     def _offer(self, message: bytes) -> None:
-        try:
+        with contextlib.suppress(zmq.Again):
             self._inside.send(message, zmq.DONTWAIT)
-        except zmq.Again:
-            return
 
     def _done(self, message: bytes) -> None:
         self._busy = False
         if self._failure is not None:
             raise self._failure
         self.answered += 1
-        try:
+        with contextlib.suppress(zmq.Again):  # the centre is away: it will ask again
             self._socket.send(message, zmq.DONTWAIT)
-        except zmq.Again:
-            return
+        self._begin()
 
     def _labour(self) -> None:
         inside = self._context.socket(zmq.PAIR)

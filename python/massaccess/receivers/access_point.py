@@ -93,8 +93,8 @@ class AccessPoint:
         """noise_var: of complex entries, broadcasts to [B 2T M]."""
         fresh = self.channel is None
         estimator = SignVariational(self.settings.first if fresh else self.settings.again, self.settings.covariance)
-        rows, start = real_rows(sent * self.amplitude[:, None]), None if self.channel is None else self.channel.mean
-        self.channel = estimator(seen.signs, rows, offset=seen.offset, noise_var=noise_var / 2, start=start)
+        rows = real_rows(sent * self.amplitude[:, None])
+        self.channel = estimator(seen.signs, rows, offset=seen.offset, noise_var=noise_var / 2, start=self.channel)
 
     @property
     def rows(self) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
@@ -76,23 +77,35 @@ class Pvi:
         slots = Selection.of(active)
         points = [AccessPoint(share, slots, self.settings) for share in shares(obs, self.clients)]
         prior = Factor.prior(obs.frames, obs.data_len, slots.present.shape[1], covariance=self.covariance, like=obs.pilot_rx.real)
-        fusion = self.fusion(prior, len(points))
-        clock = _Clock(generator)
-        for point in points:
-            point.estimate()
-        updates = done = 0
-        if obs.data_len:
-            updates = clock.run(fusion, points)
-            while done < self.refinements and not obs.late:
-                posterior = fusion.posterior
-                for point in points:
-                    point.estimate(posterior)
-                updates, done = updates + clock.run(fusion, points), done + 1
-        found = fusion.posterior.symbols(points[0].prior)
+        posterior, updates, done = self.agree(points, prior, hurry=lambda: obs.late, generator=generator)
+        found = posterior.symbols(points[0].prior)
         channel = torch.cat([point.rows for point in points], 2)
         activity = active.to(obs.pilot_rx.real.dtype)
         cut = done < self.refinements and bool(obs.data_len)
         return slots.estimate(activity, channel, found.symbols, found.symbol_var, updates=updates, refinements=done, cut=cut)
+
+    def agree(
+        self,
+        points: list[AccessPoint],
+        prior: Factor,
+        *,
+        hurry: Callable[[], bool] = lambda: False,
+        generator: torch.Generator | None = None,
+    ) -> tuple[Factor, int, int]:
+        """The posterior that ``points`` agree on, how many factors were computed for it, and how many refinements; ``hurry`` says, before
+        each of those, whether time is up."""
+        fusion, clock = self.fusion(prior, len(points)), _Clock(generator)
+        for point in points:
+            point.estimate()
+        if not prior.shift.shape[1]:
+            return prior, 0, 0
+        updates, done = clock.run(fusion, points), 0
+        while done < self.refinements and not hurry():
+            posterior = fusion.posterior
+            for point in points:
+                point.estimate(posterior)
+            updates, done = updates + clock.run(fusion, points), done + 1
+        return fusion.posterior, updates, done
 
 
 def shares(obs: Observation, clients: int) -> list[Observation]:
