@@ -49,6 +49,8 @@ _SEARCH = "detection.search:Searched"
 _LEARNED_EP = {"detector": (_SEARCH, {"detector": _EP_STEP}), "final": (_SEARCH, {"detector": (_EP, {"rounds": 20, "damping": 0.2})})}
 _QUANTIZED_EP = {"detector": (_EP, {"rounds": 5, "damping": 0.5}), "final": _LEARNED_EP["final"]}
 _ITERATIVE_EP = {"estimator": _LMMSE, "detector": _EP_STEP, "final": _EP}
+_PVI, _IN_TURN = "receivers.pvi:Pvi", {"mode": "sequential"}
+_AT_ONCE, _ANY_TIME = {"mode": "synchronous", "damping": 0.7, "sweeps": 6}, {"mode": "asynchronous", "damping": 0.7, "sweeps": 6}
 ROUNDS = 24
 _FAST = {"components": 23, "neglect": 0.06, "effort": 0.5, "hold": 1, "ignore": -4.0}
 
@@ -151,6 +153,20 @@ RECEIVERS: dict[str, Entry] = {
     ),
     "ald-jcedd-sync": Entry(
         "receivers.diffusion:Synchronous", "coherent", "one Langevin chain of channel and data together", "P2 Fig. 2", draws=True
+    ),
+    "pvi-sequential": Entry(
+        _PVI, "coherent", "one-bit: partitioned variational inference, access points in turn", "P4 section 1.3", options=_IN_TURN
+    ),
+    "pvi-synchronous": Entry(
+        _PVI, "coherent", "one-bit: partitioned variational inference, access points at once, damped", "P4 section 1.3", options=_AT_ONCE
+    ),
+    "pvi-asynchronous": Entry(
+        _PVI,
+        "coherent",
+        "one-bit: partitioned variational inference, access points as they get ready",
+        "P4 section 1.3",
+        options=_ANY_TIME,
+        draws=True,
     ),
     "perfect-data-ls": Entry(_DATA, "genie", "least squares, all symbols known", "bound", {"estimator": _LS}),
     "perfect-data-lmmse": Entry(_DATA, "genie", "LMMSE, all symbols known", "bound", {"estimator": _LMMSE}),
