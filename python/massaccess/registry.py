@@ -133,6 +133,22 @@ RECEIVERS: dict[str, Entry] = {
         "this toolkit",
         _QUANTIZED_EP,
     ),
+    "bussgang-lmmse": Entry(
+        "receivers.bussgang:BussgangLmmse",
+        "coherent",
+        "LMMSE for one-bit samples: Bussgang gain, arcsine law, detected symbols as more pilots",
+        "Li et al. 2017",
+    ),
+    "svm": Entry(
+        "receivers.svm:Svm", "coherent", "support vector machines, antenna by antenna and time by time, from signs alone", "P4 section 1.2"
+    ),
+    "advi": Entry(
+        "receivers.advi:Advi",
+        "joint",
+        "mean-field variational inference from signs alone; with activity unknown, Laplace prior on activities",
+        "P4 sections 1.4, 2.2, 2.3",
+        draws=True,
+    ),
     "jcedd": Entry(
         "activity-fast+learned-ep",
         "joint",
