@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 
 import torch
@@ -68,3 +69,23 @@ class Linearised:
         all_rx, all_noise = self.rx.clone(), self.noise.clone()
         all_rx[:, times], all_noise[:, times] = (part * shift + (1 - part) * rx / noise) / total, 1 / total
         return replace(self, rx=all_rx, noise=all_noise)
+
+    def amplitude(self, signal: Tensor, error: Tensor) -> Tensor:
+        """Fisher information [B] on the logarithm of the amplitude of z, of all samples that were heard, for z of mean power ``signal`` [B]
+        known up to errors of variance ``error`` [B]. One bit: only samples near the threshold say something, as far as it is noise that
+        moves them across."""
+        noise = self.likelihood.noise_var[:, 0, 0]
+        share, reach = noise / (noise + error), (signal / (noise + error)).sqrt()
+        node, weight = (part.to(signal) for part in _hermite())
+        spot = reach[:, None] * node
+        log_both = torch.special.log_ndtr(spot) + torch.special.log_ndtr(-spot)
+        each = (weight * spot.square() * torch.exp(-spot.square() - log_both)).sum(-1) / (2 * math.pi)
+        heard = (self.noise[..., 0] < SILENCE).sum(1) * 2 * self.rx.shape[2]
+        return heard * share.square() * each
+
+
+def _hermite(nodes: int = 40) -> tuple[Tensor, Tensor]:
+    from numpy.polynomial.hermite_e import hermegauss
+
+    node, weight = (torch.from_numpy(column) for column in hermegauss(nodes))
+    return node, weight / math.sqrt(2 * math.pi)

@@ -23,6 +23,10 @@ BLAME = 0.75
 small where symbols are uncertain; 0 takes soft symbols for pilots, and channels grow from round to round."""
 
 
+SPREAD = 0.5
+"""Of a user's mean channel power over the antennas: its standard deviation, in units of its expectation."""
+
+
 @dataclass(frozen=True)
 class QuantizedEp:
     """Expectation propagation between what each quantised sample says, a prior of channels and a constellation.
@@ -34,9 +38,9 @@ class QuantizedEp:
     Soft decision feedback counts the symbols' variance as in expectation maximisation (`BLAME`).
 
     ``weights`` names the channel prior (`weights.choose`): "auto", "gaussian", a shipped network or mixture, or a file. One bit hardly tells
-    amplitudes: with any but a Gaussian prior, the power of all channels of a frame is drawn towards what the prior expects by the exponent
-    ``anchor`` a round. ``link`` is the law of the noise (`likelihoods.quantized.LINKS`). A frame leaves once its symbols (without data, its
-    channels) move by less than ``tolerance``.
+    amplitudes, and with any but a Gaussian prior they drift: in the end the power of all channels of a frame is drawn to what the prior
+    expects, as far as the samples know less of it (`Linearised.amplitude`). ``link`` is the law of the noise
+    (`likelihoods.quantized.LINKS`). A frame leaves once its symbols move by less than ``tolerance``.
     """
 
     detector: Detector
@@ -46,7 +50,6 @@ class QuantizedEp:
     rounds: int = 6
     turns: int = 2
     share: float = 0.6
-    anchor: float = 0.2
     tolerance: float = 1e-5
     link: str = "probit"
 
@@ -67,6 +70,7 @@ class QuantizedEp:
         state = State(Exchange.of(link, prior, doubt), Linearised.of(obs, link=self.link))
         state, settled, cut = self._receive(obs, state)
         state = replace(state, exchange=replace(state.exchange, channel=settled.decided()))
+        state = state if state.exchange.closed else state.anchored()
         symbols = state.detect(self.final)
         kept = slots.where(settled.chance > 0.5)
         return kept.estimate(
@@ -114,7 +118,7 @@ class QuantizedEp:
         rows = slice(0, state.exchange.link.pilots.shape[1])
         for _ in range(self.turns * (3 if state.exchange.closed else 1)):
             state = state.explained(state.pilots(), self.share, rows)
-        return state.evaluate(state.pilots(), self.anchor)
+        return state.evaluate(state.pilots())
 
     def _round(self, state: State) -> tuple[State, Symbols]:
         data = slice(state.exchange.link.pilots.shape[1], None)
@@ -124,7 +128,7 @@ class QuantizedEp:
         soft = state.detect(self.detector)
         for _ in range(self.turns):
             state = state.explained(state.known(soft), self.share)
-        return state.evaluate(state.known(soft), self.anchor, soft), soft
+        return state.evaluate(state.known(soft), soft), soft
 
     def _moving(self, state: State, step: Tensor) -> Tensor:
         """Frames [B] whose symbols moved by ``step`` [B D K], more than ``tolerance``."""
@@ -204,10 +208,21 @@ class State:
         exchange = replace(self.exchange, channel=posterior)
         return State(exchange, self.samples.again(mean, var.clamp_min(1e-9), share, times))
 
-    def evaluate(self, rows: Rows, anchor: float, soft: Symbols | None = None) -> State:
+    def evaluate(self, rows: Rows, soft: Symbols | None = None) -> State:
         """Channels from ``rows``, then one evaluation of the prior."""
         exchange = self.exchange.evaluate(self._linear(rows), soft=soft)
-        return replace(self, exchange=exchange if exchange.closed else _anchored(exchange, anchor))
+        return replace(self, exchange=exchange)
+
+    def anchored(self) -> State:
+        """Channels scaled towards the power that the prior expects of all users together, as far as the samples know less of it."""
+        exchange, channel = self.exchange, self.channel
+        power = channel.mean.abs().square() + channel.error
+        expected = (exchange.chance * exchange.link.gain).sum(1) * exchange.link.beams.power.sum()
+        total, error = power.sum(1).mean(-1), channel.error.sum(1).mean(-1)
+        known = exchange.chance.sum(1).clamp_min(1) / (SPREAD / 2) ** 2
+        trust = known / (known + self.samples.amplitude((total - error).clamp_min(0), error))
+        scale = (expected / power.sum((1, 2)).clamp_min(1e-9)).clamp(0.25, 4.0).pow(trust / 2)[:, None, None]
+        return replace(self, exchange=replace(exchange, channel=ChannelEstimate(channel.mean * scale, channel.error)))
 
     def _noise(self, rows: Rows) -> Tensor:
         return self.samples.noise[:, : rows.sent.shape[1]]
@@ -238,14 +253,3 @@ class State:
 def _mean(values: Tensor) -> Tensor:
     """Over the antennas (beams) [... 1]."""
     return values.mean(-1, keepdim=True)
-
-
-def _anchored(exchange: Exchange, exponent: float) -> Exchange:
-    """Channels and messages scaled towards the power that the prior expects of all users together."""
-    channel, message = exchange.channel, exchange.message
-    expected = (exchange.chance * exchange.link.gain).sum(1) * exchange.link.beams.power.sum()
-    found = (channel.mean.abs().square() + channel.error).sum((1, 2))
-    scale = (expected / found.clamp_min(1e-9)).clamp(0.25, 4.0).pow(exponent / 2)[:, None, None]
-    return replace(
-        exchange, channel=ChannelEstimate(channel.mean * scale, channel.error), message=ChannelEstimate(message.mean * scale, message.error)
-    )
