@@ -156,6 +156,13 @@ RECEIVERS: dict[str, Entry] = {
         "this toolkit",
         options={"spare": 6, "reexamine": 4, "temper": 1.5},
     ),
+    "onebit": Entry(
+        "activity-fast+onebit-ep",
+        "joint",
+        "the default receiver for one-bit converters; today: activity-fast+onebit-ep, activity decided by the whole frame",
+        "this toolkit",
+        options={"spare": 6, "temper": 1.5},
+    ),
     "pc-jcedd": Entry(
         "receivers.diffusion:Jcedd", "coherent", "predictor-corrector samplers of channel and data in turns", "P1 Algorithm 2", draws=True
     ),

@@ -81,4 +81,3 @@ def _evidence(seen: ChannelEstimate, power: Tensor) -> Tensor:
     """Log odds [B K] of a Gaussian channel of mean power ``power`` against none."""
     share = power / (power + seen.error)
     return (share * seen.mean.abs().square() / seen.error + torch.log1p(-share)).sum(-1)
-
