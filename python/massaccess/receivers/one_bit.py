@@ -38,8 +38,8 @@ class QuantizedEp:
     Soft decision feedback counts the symbols' variance as in expectation maximisation (`BLAME`).
 
     ``weights`` names the channel prior (`weights.choose`): "auto", "gaussian", a shipped network or mixture, or a file. One bit hardly
-    tells amplitudes, and with any but a Gaussian prior they drift: in the end the power of all channels of a frame is drawn to what the prior
-    expects, as far as the samples know less of it (`Linearised.amplitude`). ``link`` is the law of the noise
+    tells amplitudes, and with any but a Gaussian prior they drift: in the end the power of all channels of a frame is drawn to what the
+    prior expects, as far as the samples know less of it (`Linearised.amplitude`). ``link`` is the law of the noise
     (`likelihoods.quantized.LINKS`). A frame leaves once its symbols move by less than ``tolerance``.
     """
 
