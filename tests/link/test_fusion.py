@@ -42,7 +42,7 @@ CONFIG = SystemConfig(
     channel="rayleigh",
 )
 SEED, POINTS = 3, 4
-QUICK = {"deadline_s": 0.4, "lost_s": 0.8, "patience_s": 5.0, "heartbeat_ms": 100}
+QUICK = {"deadline_s": 0.3, "lost_s": 0.6, "patience_s": 5.0, "heartbeat_ms": 100}
 
 
 class Slow(SimulatedShare):
@@ -151,7 +151,7 @@ def test_an_access_point_that_is_killed_costs_only_what_it_knew() -> None:
 
 def test_a_factor_is_dropped_when_its_access_point_is_lost_in_the_middle() -> None:
     pvi = create("pvi-sequential", sweeps=12)
-    with centre_of(pvi) as centre, running(centre, sources()) as runners:
+    with centre_of(pvi, deadline_s=5.0, lost_s=0.5) as centre, running(centre, sources()) as runners:
         asked: list[int] = []
         ask = centre._ask
 
@@ -231,7 +231,7 @@ def stranger(endpoint: str) -> Iterator[zmq.Socket]:
         terminate(context, 5)
 
 
-HELLO = {"index": 0, "of": POINTS, "antennas": 4, **sources()[0].air.numbers, "oldest": 0, "newest": 9}
+HELLO = {"index": 0, "of": POINTS, "antennas": 4, **sources()[0].air.numbers, "oldest": 0, "newest": 9, "ended": 0}
 
 
 def test_garbage_is_counted_and_answered_with_nothing() -> None:

@@ -23,7 +23,7 @@ from ..receivers.factor import Factor
 from ..receivers.fusion import Fusion
 from ..receivers.pvi import Pvi
 from .fusion_peer import CHANNEL_COVARIANCES, HEARTBEAT_MS
-from .fusion_source import Air
+from .fusion_source import FOREVER, Air
 from .fusion_wire import POSTERIOR, Kind, Note, arrays_of, check, pack, refusal, unpack
 from .listener import SilentPeerError
 from .metadata import Metadata
@@ -79,6 +79,7 @@ class _Member:
     heard: float
     oldest: int = 0
     newest: int = 0
+    ended: bool = False
     stage: int = 0  # of the frames at hand, whose posterior it has been sent
     job: int | None = None
     deadline: float = 0.0
@@ -170,12 +171,18 @@ class Centre:
             self._turn(end)
         return len(self._members)
 
-    def frames(self, start: int, count: int, *, batch: int = 8) -> Iterator[Fused]:
-        """Fuses ``count`` frames from ``start`` on, up to ``batch`` at a time: as many as all access points that are there have."""
-        end = start + count
+    def frames(self, start: int, count: int | None = None, *, batch: int = 8) -> Iterator[Fused]:
+        """Fuses ``count`` frames from ``start`` on (None: until the streams of all access points end), up to ``batch`` at a time: as many
+        as all access points that are there have."""
+        end = FOREVER if count is None else start + count
         while start < end and not self.stop():
             ready = self._await_frames(start, min(batch, end - start))
-            yield self.fuse(start, ready)
+            if not ready:
+                return
+            fused = self.fuse(start, ready)
+            if self.stop():  # what was cut short is no answer
+                return
+            yield fused
             start += ready
 
     def fuse(self, start: int, count: int) -> Fused:
@@ -298,6 +305,7 @@ class Centre:
             self._say(index, "back" if index in self._known else "joined", f"{numbers['antennas']} antennas")
             self._known.add(index)
         old.identity, old.heard, old.oldest, old.newest = identity, now, numbers["oldest"], numbers["newest"]
+        old.ended = bool(numbers["ended"])
         self._send(identity, self._welcome())
         task = self._task
         if task is not None and self._usable(index) and not task.fusion.present[index]:
@@ -372,28 +380,29 @@ class Centre:
 
     def _await_anybody(self) -> None:
         end = time.monotonic() + self.patience_s
-        while not any(not member.late for member in self._members.values()):
+        while not any(not member.late for member in self._members.values()) and not self.stop():
             if time.monotonic() > end:
                 why = f"; {self.refused} hellos were refused, {self.bad} messages bad" if self.refused or self.bad else ""
                 raise SilentPeerError(f"no access point at {self.endpoint} for {self.patience_s:g} s{why}: start `massaccess ap` for each")
             self._turn(end)
 
     def _await_frames(self, start: int, most: int) -> int:
-        """How many frames from ``start`` on all access points that keep up have; after the deadline, those that some have."""
-        self._await_anybody()
-        end = time.monotonic() + self.deadline_s
+        """How many frames from ``start`` on all access points that keep up have; after the deadline, those that some have. None, when the
+        streams of all have ended."""
+        end = 0.0
         while not self.stop():
-            ahead = [member.newest - start for member in self._members.values() if not member.late]
-            if ahead and min(ahead) > 0:
-                return min(most, *ahead)
-            if time.monotonic() > end:
-                some = [count for count in ahead if count > 0]
-                if some:
+            self._await_anybody()
+            end = end or time.monotonic() + self.deadline_s
+            members = [member for member in self._members.values() if not member.late]
+            ahead = [member.newest - start for member in members if member.newest > start or not member.ended]
+            if not ahead and members:
+                return 0
+            if ahead and (min(ahead) > 0 or time.monotonic() > end):
+                if some := [count for count in ahead if count > 0]:
                     return min(most, *some)
-                end = time.monotonic() + self.deadline_s
-                self._await_anybody()
-            self._turn(end)
-        return most
+                end = 0.0
+            self._turn(end or time.monotonic() + self.deadline_s)
+        return 0
 
     def _say(self, index: int, what: str, why: str) -> None:
         event = Event(self._task.start if self._task else 0, index, what, why)

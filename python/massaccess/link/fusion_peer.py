@@ -149,7 +149,14 @@ class Peer:
 
     def _hello(self) -> Note:
         oldest, newest = self.source.span()
-        facts = {"index": self.index, "of": self.of, "antennas": self.source.antennas, "oldest": oldest, "newest": newest}
+        facts = {
+            "index": self.index,
+            "of": self.of,
+            "antennas": self.source.antennas,
+            "oldest": oldest,
+            "newest": newest,
+            "ended": int(self.source.ended),
+        }
         return Note(Kind.HELLO, {**facts, **self.source.air.numbers}, {}, self.session, Metadata(pilot_book=self.source.air.pilot_book))
 
     def _send(self, note: Note) -> None:

@@ -50,6 +50,11 @@ class Source(Protocol):
     @property
     def antennas(self) -> int: ...
 
+    @property
+    def ended(self) -> bool:
+        """Whether no more frames will come."""
+        ...
+
     def span(self) -> tuple[int, int]:
         """First frame that is at hand, and the first that is not yet."""
         ...
@@ -86,6 +91,10 @@ class SimulatedShare:
     def antennas(self) -> int:
         return self.frames(0, 1).antennas
 
+    @property
+    def ended(self) -> bool:
+        return False
+
     def span(self) -> tuple[int, int]:
         return 0, FOREVER
 
@@ -96,8 +105,8 @@ class SimulatedShare:
 class FrameBuffer:
     """Frames of a stream, the last ``capacity`` of them: `push` what the antennas received, in any thread; the rest is `Source`.
 
-    ``known`` are the fields of `Observation` beside the samples: noise_var, modulation, front_end. ``dropped`` counts frames that were
-    never asked for before newer ones took their room.
+    ``known`` are the fields of `Observation` beside the samples, those that are known from the start: noise_var, modulation, front_end.
+    ``dropped`` counts frames that were never asked for before newer ones took their room.
     """
 
     def __init__(self, pilots: torch.Tensor, data_len: int, antennas: int, *, capacity: int = 64, **known: object) -> None:
@@ -106,15 +115,17 @@ class FrameBuffer:
         self.pilots, self.antennas, self.capacity, self.known = pilots, antennas, capacity, {"activity": 1.0, **known}
         self.air = Air(pilots.shape[1], pilots.shape[0], data_len, str(known.get("modulation", "qpsk")), book_id(pilots))
         self.dropped = self.asked = 0
+        self.ended = False
         self._kept: OrderedDict[int, torch.Tensor] = OrderedDict()
         self._next = 0
-        self._lock = threading.Lock()
+        self._changed = threading.Condition()
 
-    def push(self, rx: torch.Tensor, first: int | None = None) -> None:
-        """Frames rx [B L+D M] complex, numbered from ``first`` on (default: after the last)."""
+    def push(self, rx: torch.Tensor, first: int | None = None, **known: object) -> None:
+        """Frames rx [B L+D M] complex, numbered from ``first`` on (default: after the last); ``known`` holds from now on."""
         if rx.shape[1:] != (self.air.pilot_len + self.air.data_len, self.antennas):
             raise ShapeError(f"rx is {list(rx.shape)}: pass [frames, {self.air.pilot_len + self.air.data_len}, {self.antennas}]")
-        with self._lock:
+        with self._changed:
+            self.known |= known
             self._next = self._next if first is None else first
             for frame in rx.clone():
                 self._kept[self._next] = frame
@@ -122,19 +133,28 @@ class FrameBuffer:
             while len(self._kept) > self.capacity:
                 self.dropped += self._kept.popitem(last=False)[0] >= self.asked
 
-    @property
-    def room(self) -> int:
-        """Frames that can be pushed before one is lost that was not asked for yet."""
-        with self._lock:
-            return self.capacity - sum(1 for index in self._kept if index >= self.asked)
+    def end(self) -> None:
+        """No more frames will come."""
+        self.ended = True
+
+    def room(self, timeout_s: float = 0.0) -> int:
+        """Frames that can be pushed before one is lost that was not asked for yet; waits for the first up to ``timeout_s``."""
+        with self._changed:
+            if not (room := self._room()) and timeout_s and self._changed.wait(timeout_s):
+                room = self._room()
+            return room
+
+    def _room(self) -> int:
+        return self.capacity - sum(1 for index in self._kept if index >= self.asked)
 
     def span(self) -> tuple[int, int]:
-        with self._lock:
+        with self._changed:
             return next(iter(self._kept), self._next), self._next
 
     def frames(self, start: int, count: int) -> Observation | None:
-        with self._lock:
+        with self._changed:
             self.asked = max(self.asked, start + count)
+            self._changed.notify_all()
             rows = [self._kept.get(index) for index in range(start, start + count)]
         found = [row for row in rows if row is not None]
         return observe(torch.stack(found), self.pilots, **self.known) if len(found) == count else None
