@@ -47,6 +47,7 @@ _SAMPLED_H, _SAMPLED_X = "receivers.diffusion_genie:SampledChannel", "receivers.
 _EP_STEP = (_EP, {"rounds": 2, "damping": 0.2})
 _SEARCH = "detection.search:Searched"
 _LEARNED_EP = {"detector": (_SEARCH, {"detector": _EP_STEP}), "final": (_SEARCH, {"detector": (_EP, {"rounds": 20, "damping": 0.2})})}
+_QUANTIZED_EP = {"detector": (_EP, {"rounds": 5, "damping": 0.5}), "final": _LEARNED_EP["final"]}
 _ITERATIVE_EP = {"estimator": _LMMSE, "detector": _EP_STEP, "final": _EP}
 _PVI, _IN_TURN = "receivers.pvi:Pvi", {"mode": "sequential"}
 _AT_ONCE, _ANY_TIME = {"mode": "synchronous", "damping": 0.7, "sweeps": 6}, {"mode": "asynchronous", "damping": 0.7, "sweeps": 6}
@@ -124,6 +125,13 @@ RECEIVERS: dict[str, Entry] = {
         "expectation propagation between a learned channel prior and EP detection",
         "this toolkit",
         _LEARNED_EP,
+    ),
+    "onebit-ep": Entry(
+        "receivers.one_bit:QuantizedEp",
+        "coherent",
+        "expectation propagation between quantised samples, a learned channel prior and EP detection",
+        "this toolkit",
+        _QUANTIZED_EP,
     ),
     "jcedd": Entry(
         "activity-fast+learned-ep",
