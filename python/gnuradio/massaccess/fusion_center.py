@@ -26,6 +26,7 @@ class fusion_center(gr.hier_block2):
     ``of``). An answer after ``deadline`` seconds is late, silence of ``lost`` seconds means lost; both are logged and counted and cost only
     that access point's information. ``timeout`` seconds without any access point are an error. ``frames=0`` goes on until the streams of
     all access points have ended. Without ``allow_remote`` only this machine can connect; nothing is encrypted.
+    GNU Radio runs only what is connected: connect an output or a message port, if only to a null sink.
     Latency: ``max_batch`` frames at most, and the time to decode them.
     """
 
