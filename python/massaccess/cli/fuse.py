@@ -40,7 +40,7 @@ TUNING = ("covariance", "refinements", "sweeps", "damping")
 @click.option("--refinements", type=click.IntRange(0), default=None, help="Rounds with the symbols as additional pilots. [default: 3]")
 @click.option("--sweeps", type=click.IntRange(1), default=None, help="Turns of each access point a round. [default: of the mode]")
 @click.option("--damping", type=click.FloatRange(0, 1), default=None, help="Share of a new factor that is taken. [default: of the mode]")
-@click.option("--frames", type=click.IntRange(1), default=16, show_default=True, help="Frames to fuse.")
+@click.option("--frames", type=click.IntRange(0), default=16, show_default=True, help="Frames to fuse; 0: until recordings end.")
 @click.option("--start", type=click.IntRange(0), default=0, show_default=True, help="First frame.")
 @click.option("--batch", type=click.IntRange(1), default=8, show_default=True, help="Most frames fused in one go.")
 @click.option("--seed", type=int, default=None, help="Of the access points' simulation: bit error rates are reported too.")
@@ -92,7 +92,7 @@ def _fuse(
             click.echo(f"massaccess: fusion centre at {centre.endpoint}", err=True)
         centre.wait(options["wait_for"])
         began = time.monotonic()
-        for fused in centre.frames(options["start"], options["frames"], batch=options["batch"]):
+        for fused in centre.frames(options["start"], options["frames"] or None, batch=options["batch"]):
             rows += frame_rows(fused, truth)
     except KeyboardInterrupt:
         pass

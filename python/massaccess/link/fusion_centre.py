@@ -37,7 +37,8 @@ SILENT_BEATS = 3  # heartbeats without a word after which another process may ta
 
 @dataclass(frozen=True)
 class Event:
-    """Something happened to access point ``access_point`` while frame ``frame`` was fused: joined, late, lost, back, left or refused."""
+    """Something happened to access point ``access_point`` while frame ``frame`` was fused: joined, late, bad, lost, back
+    or left."""
 
     frame: int
     access_point: int
@@ -173,12 +174,16 @@ class Centre:
 
     def frames(self, start: int, count: int | None = None, *, batch: int = 8) -> Iterator[Fused]:
         """Fuses ``count`` frames from ``start`` on (None: until the streams of all access points end), up to ``batch`` at a time: as many
-        as all access points that are there have."""
+        as all access points that are there have. Frames that nobody has any more are left out."""
         end = FOREVER if count is None else start + count
         while start < end and not self.stop():
             ready = self._await_frames(start, min(batch, end - start))
             if not ready:
                 return
+            oldest = min(member.oldest for member in self._members.values())
+            if oldest > start:  # nobody has these frames any more
+                end, start = (end if count is None else end + oldest - start), oldest
+                continue
             fused = self.fuse(start, ready)
             if self.stop():  # what was cut short is no answer
                 return
@@ -306,6 +311,9 @@ class Centre:
             self._known.add(index)
         old.identity, old.heard, old.oldest, old.newest = identity, now, numbers["oldest"], numbers["newest"]
         old.ended = bool(numbers["ended"])
+        if old.late and old.job is not None and numbers["job"] < old.job:
+            old.late, old.job = False, None
+            self._say(index, "back", "its work was lost on the way")
         self._send(identity, self._welcome())
         task = self._task
         if task is not None and self._usable(index) and not task.fusion.present[index]:
@@ -339,15 +347,14 @@ class Centre:
         task, factor = self._task, note.factor()
         current = task is not None and member.job > task.first_job
         if task is not None and current and factor is not None:
-            check(factor, task.fusion.prior)
+            self._check(task, index, member, factor)
         was_late, member.job, member.late = member.late, None, False
         if was_late:
             self._say(index, "back", "its late answer came")
         if task is None:
             return
         if factor is None and current:
-            task.missed.add(index)
-            task.fusion.drop(index)
+            self._leave_out(task, index)
             self._say(index, "late", "it does not have these frames")
         elif factor is not None and current:
             member.stage = task.stage if not was_late else member.stage
@@ -358,6 +365,21 @@ class Centre:
                 task.fusion.take(index, factor)
         elif self._usable(index):
             task.fusion.resume(index)
+
+    def _check(self, task: _Task, index: int, member: _Member, factor: Factor) -> None:
+        """FormatError for a factor that cannot be; its sender is left out of these frames."""
+        try:
+            check(factor, task.fusion.prior)
+        except FormatError as error:
+            member.job, member.late = None, False
+            self._leave_out(task, index)
+            self._say(index, "bad", str(error))
+            raise
+
+    def _leave_out(self, task: _Task, index: int) -> None:
+        task.missed.add(index)
+        task.contributed.discard(index)
+        task.fusion.drop(index)
 
     # those that are silent
 

@@ -78,6 +78,7 @@ class Peer:
         self.session = secrets.randbits(64)
         self.answered = self.bad = 0
         self._next = b""
+        self._job = self._centre = 0  # of the work that came last, and who sent it
         self.refused = ""
         self.welcome: Settings | None = None
         self._context = zmq.Context()
@@ -156,6 +157,7 @@ class Peer:
             "oldest": oldest,
             "newest": newest,
             "ended": int(self.source.ended),
+            "job": self._job,
         }
         return Note(Kind.HELLO, {**facts, **self.source.air.numbers}, {}, self.session, Metadata(pilot_book=self.source.air.pilot_book))
 
@@ -175,9 +177,11 @@ class Peer:
         """Does what the centre says; whether it says bye."""
         if note.kind == Kind.WELCOME:
             self.welcome, self.refused = _settings(note), ""
+            self._job = self._job if note.session == self._centre else 0
         elif note.kind == Kind.REFUSED:
             self.refused = reason_of(note)
         elif note.kind == Kind.WORK and self.welcome is not None:
+            self._job, self._centre = note.numbers["job"], note.session
             self._next = pack(note)  # of work that waits, only the latest matters
             self._begin()
         return note.kind == Kind.BYE

@@ -1,4 +1,4 @@
-"""Where access points have their frames from: a share of a simulation, or whatever is pushed into a buffer."""
+"""Where access points have their frames from: a share of a simulation, a recording, or whatever is pushed into a buffer."""
 
 from __future__ import annotations
 
@@ -8,14 +8,17 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Protocol
 
+import numpy as np
 import torch
 
 from ..core import Observation, SystemConfig
 from ..errors import ConfigError, ShapeError
 from ..forward.modulation import constellation
 from ..forward.pilots import book_id
-from ..forward.simulate import Simulation, observe
-from ..receivers.pvi import share
+from ..forward.simulate import Population, Simulation, observe
+from ..receivers.pvi import part_of, share
+from .metadata import converter_of
+from .recording import Recording
 
 FOREVER = 2**53
 
@@ -89,7 +92,7 @@ class SimulatedShare:
 
     @cached_property
     def antennas(self) -> int:
-        return self.frames(0, 1).antennas
+        return len(range(self.config.antennas)[part_of(self.config.antennas, self.index, self.of)])
 
     @property
     def ended(self) -> bool:
@@ -100,6 +103,57 @@ class SimulatedShare:
 
     def frames(self, start: int, count: int) -> Observation:
         return share(self.simulation.frames(start, count)[1], self.index, self.of)
+
+
+@dataclass(frozen=True)
+class RecordedShare:
+    """A recording of an access point's own antennas or, with ``index`` and ``of``, its share of a recording of the whole array."""
+
+    recording: Recording
+    index: int = 0
+    of: int = 1
+
+    def __post_init__(self) -> None:
+        if self.recording.config.activity_prior != 1:
+            raise ConfigError(
+                f"{self.recording.path} has unknown activity: access points have to know who is active, record all users active"
+            )
+        if self.recording.metadata.noise_var is None:
+            raise ConfigError(f"{self.recording.path} does not say its noise variance: record it with the metadata noise_var")
+
+    @cached_property
+    def pilots(self) -> torch.Tensor:
+        return Population(self.recording.config).pilots
+
+    @cached_property
+    def air(self) -> Air:
+        return Air.of(self.recording.config, self.pilots)
+
+    @property
+    def antennas(self) -> int:
+        return len(range(self.recording.config.antennas)[part_of(self.recording.config.antennas, self.index, self.of)])
+
+    @property
+    def ended(self) -> bool:
+        return True
+
+    def span(self) -> tuple[int, int]:
+        first, last = self.recording.runs[0], self.recording.runs[-1]
+        return first.metadata.frame or 0, (last.metadata.frame or 0) + last.count
+
+    def frames(self, start: int, count: int) -> Observation | None:
+        """None also for frames between which the recording has a gap."""
+        config = self.recording.config
+        for run in self.recording.runs:
+            offset = start - (run.metadata.frame or 0)
+            if offset >= 0 and offset + count <= run.count:
+                rx = torch.from_numpy(np.array(self.recording.read(run, offset, count), np.complex64))
+                known = run.metadata
+                assert known.noise_var is not None
+                end = converter_of(known, (config.frame_len, config.antennas))
+                facts = {"noise_var": known.noise_var, "activity": 1.0, "modulation": config.modulation, "front_end": end}
+                return share(observe(rx, self.pilots, **facts), self.index, self.of)
+        return None
 
 
 class FrameBuffer:

@@ -45,7 +45,7 @@ class Kind(IntEnum):
 
 
 FIELDS = {
-    Kind.HELLO: ("index", "of", "antennas", "users", "pilot_len", "data_len", "bits_per_symbol", "oldest", "newest", "ended"),
+    Kind.HELLO: ("index", "of", "antennas", "users", "pilot_len", "data_len", "bits_per_symbol", "oldest", "newest", "ended", "job"),
     Kind.WELCOME: ("first", "again", "steps", "covariance", "normalise", "heartbeat_ms"),
     Kind.REFUSED: (),
     Kind.WORK: ("job", "start", "count", "stage"),
