@@ -18,8 +18,9 @@ from massaccess.core import SystemConfig
 from massaccess.errors import ConfigError, FormatError
 from massaccess.forward.simulate import Simulation
 from massaccess.link import fusion_wire
-from massaccess.link.fusion_centre import Centre, summary
+from massaccess.link.fusion_centre import Centre
 from massaccess.link.fusion_peer import Peer
+from massaccess.link.fusion_report import summary
 from massaccess.link.fusion_source import FrameBuffer, RecordedShare, SimulatedShare
 from massaccess.link.fusion_wire import Kind, Note
 from massaccess.link.listener import SilentPeerError

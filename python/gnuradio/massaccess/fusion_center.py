@@ -138,7 +138,7 @@ class Center(FrameBlock):
 
     def stats(self):
         """Counters so far."""
-        from massaccess.link.fusion_centre import summary
+        from massaccess.link.fusion_report import summary
 
         centre = self._centre
         if centre is None:

@@ -13,7 +13,8 @@ from .. import __version__
 from ..core import SystemConfig
 from ..errors import ConfigError, MassaccessError
 from ..forward.simulate import Simulation
-from ..link.fusion_centre import Centre, Event, Fused, summary
+from ..link.fusion_centre import Centre
+from ..link.fusion_report import Event, Fused, summary
 from ..link.fusion_source import Air
 from ..receivers.factor import COVARIANCES
 from ..receivers.fusion import MODES

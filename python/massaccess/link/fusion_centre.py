@@ -9,20 +9,17 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Any
 
 import torch
 import zmq
-from torch import Tensor
 
 from ..errors import ConfigError, FormatError
-from ..forward.framing import Framing
-from ..forward.modulation import constellation
 from ..priors.constellation import ConstellationPrior
 from ..receivers.factor import Factor
 from ..receivers.fusion import Fusion
 from ..receivers.pvi import Pvi
 from .fusion_peer import CHANNEL_COVARIANCES, HEARTBEAT_MS
+from .fusion_report import Event, Fused, fused
 from .fusion_source import FOREVER, Air
 from .fusion_wire import POSTERIOR, Kind, Note, arrays_of, check, pack, refusal, unpack
 from .listener import SilentPeerError
@@ -33,41 +30,6 @@ from .wire import HEAD, MAX_HEADER
 QUEUE = 64  # messages that may wait in either direction for one access point
 EVENTS = 1000  # that are remembered
 SILENT_BEATS = 3  # heartbeats without a word after which another process may take an access point's place
-
-
-@dataclass(frozen=True)
-class Event:
-    """Something happened to access point ``access_point`` while frame ``frame`` was fused: joined, late, bad, lost, back
-    or left."""
-
-    frame: int
-    access_point: int
-    what: str
-    why: str
-
-    def __str__(self) -> str:
-        return f"frame {self.frame}: access point {self.access_point} {self.what}: {self.why}"
-
-
-@dataclass(frozen=True)
-class Fused:
-    """What the access points agreed on for frames ``start`` and after: symbols [B D N] complex = x + CN(0, symbol_var [B D N]);
-    bits [B N C] uint8; payload [B N bytes] uint8 and crc_ok [B N] bool; contributed: access points whose factors count, asked: those that
-    were there at the start; seconds it took; bytes that crossed the network."""
-
-    start: int
-    symbols: Tensor
-    symbol_var: Tensor
-    bits: Tensor
-    payload: Tensor
-    crc_ok: Tensor
-    contributed: tuple[int, ...]
-    asked: tuple[int, ...]
-    seconds: float
-    octets: int
-
-    def __len__(self) -> int:
-        return len(self.symbols)
 
 
 @dataclass
@@ -184,10 +146,10 @@ class Centre:
             if oldest > start:  # nobody has these frames any more
                 end, start = (end if count is None else end + oldest - start), oldest
                 continue
-            fused = self.fuse(start, ready)
+            found = self.fuse(start, ready)
             if self.stop():  # what was cut short is no answer
                 return
-            yield fused
+            yield found
             start += ready
 
     def fuse(self, start: int, count: int) -> Fused:
@@ -211,7 +173,8 @@ class Centre:
         finally:
             self._task = None
         found = fusion.posterior.symbols(self._prior)
-        return self._result(task, found.symbols, found.symbol_var, asked, time.monotonic() - began, self.octets - octets)
+        took = time.monotonic() - began
+        return fused(self.air, start, found, sorted(task.contributed), asked, seconds=took, octets=self.octets - octets)
 
     def close(self) -> None:
         """Says bye to the access points and closes; safe to call twice."""
@@ -442,18 +405,3 @@ class Centre:
         width = 2 * self.air.users
         shared = {"diagonal": self.air.data_len * width, "shared": width**2, "full": self.air.data_len * width**2}
         return 4 * frames * (self.air.data_len * width + shared[self.pvi.covariance]) + 64
-
-    def _result(self, task: _Task, symbols: Tensor, var: Tensor, asked: tuple[int, ...], seconds: float, octets: int) -> Fused:
-        alphabet = constellation(self.air.modulation)
-        bits = alphabet.decide(symbols.mT)
-        framing = Framing(self.air.users, bits.shape[-1])
-        payload, crc_ok = framing.decode(bits)
-        return Fused(task.start, symbols, var, bits, payload, crc_ok, tuple(sorted(task.contributed)), asked, seconds, octets)
-
-
-def summary(events: Any) -> dict[str, int]:
-    """How often each kind of event happened."""
-    counts: dict[str, int] = {}
-    for event in events:
-        counts[event.what] = counts.get(event.what, 0) + 1
-    return counts
