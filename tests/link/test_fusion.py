@@ -228,6 +228,18 @@ def test_a_slow_access_point_is_not_waited_for(mode: str) -> None:
     assert after.contributed == (0, 1, 2, 3)
 
 
+def test_when_all_are_late_the_frame_waits_for_the_first() -> None:
+    pvi = create("pvi-sequential")
+    slow = [Slow(CONFIG, SEED, index, POINTS) for index in range(POINTS)]
+    Slow.released.clear()
+    release = threading.Timer(0.6, Slow.released.set)
+    with centre_of(pvi, deadline_s=0.1) as centre, running(centre, slow):  # type: ignore[arg-type]
+        release.start()
+        found = centre.fuse(2, 1)
+    assert found.contributed
+    assert found.symbol_var.max() < 1e3
+
+
 def test_work_that_is_lost_on_the_way_keeps_nobody_away_for_long() -> None:
     pvi = create("pvi-sequential")
     with centre_of(pvi, deadline_s=0.7) as centre, running(centre, sources()):

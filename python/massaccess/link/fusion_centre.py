@@ -194,13 +194,24 @@ class Centre:
     # one stage
 
     def _run(self, fusion: Fusion) -> None:
-        """One stage: until every access point that is there has had its turns, or is late, or lost."""
+        """One stage: until every access point that is there has had its turns, or is late, or lost. While all that were asked are late,
+        and nobody has said anything yet, it waits for the first of them, within its patience: a frame needs one."""
         fusion.begin()
-        while not fusion.done and not self.stop():
+        end = time.monotonic() + self.patience_s
+        while not self.stop():
             for index in fusion.ready():
                 self._ask(index)
-            if not fusion.done:
-                self._turn(min((m.deadline for m in self._members.values() if m.job is not None and not m.late), default=0.0))
+            if fusion.done and not (self._hopeful() and time.monotonic() < end):
+                return
+            deadlines = (member.deadline for member in self._members.values() if member.job is not None and not member.late)
+            self._turn(min(deadlines, default=end))
+
+    def _hopeful(self) -> bool:
+        """Whether nothing is known of the frames at hand, and somebody is at work on them."""
+        task = self._task
+        assert task is not None
+        at_work = (member.job is not None and member.job > task.first_job for member in self._members.values())
+        return not task.contributed and any(at_work)
 
     def _ask(self, index: int) -> None:
         task, member = self._task, self._members[index]
