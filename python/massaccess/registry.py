@@ -133,12 +133,35 @@ RECEIVERS: dict[str, Entry] = {
         "this toolkit",
         _QUANTIZED_EP,
     ),
+    "bussgang-lmmse": Entry(
+        "receivers.bussgang:BussgangLmmse",
+        "coherent",
+        "LMMSE for one-bit samples: Bussgang gain, arcsine law, detected symbols as more pilots",
+        "Li et al. 2017",
+    ),
+    "svm": Entry(
+        "receivers.svm:Svm", "coherent", "support vector machines, antenna by antenna and time by time, from signs alone", "P4 section 1.2"
+    ),
+    "advi": Entry(
+        "receivers.advi:Advi",
+        "joint",
+        "mean-field variational inference from signs alone; with activity unknown, Laplace prior on activities",
+        "P4 sections 1.4, 2.2, 2.3",
+        draws=True,
+    ),
     "jcedd": Entry(
         "activity-fast+learned-ep",
         "joint",
         "the default receiver; today: activity-fast+learned-ep, activity decided by the whole frame, failed users looked at again",
         "this toolkit",
         options={"spare": 6, "reexamine": 4, "temper": 1.5},
+    ),
+    "onebit": Entry(
+        "activity-fast+onebit-ep",
+        "joint",
+        "the default receiver for one-bit converters; today: activity-fast+onebit-ep, activity decided by the whole frame",
+        "this toolkit",
+        options={"spare": 6, "temper": 1.5},
     ),
     "pc-jcedd": Entry(
         "receivers.diffusion:Jcedd", "coherent", "predictor-corrector samplers of channel and data in turns", "P1 Algorithm 2", draws=True

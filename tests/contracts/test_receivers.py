@@ -39,6 +39,7 @@ QUICK = {  # options of receivers whose default step counts would take minutes
     "perfect-csi-pc": _FEW,
     "perfect-csi-ald": _FEW,
     "score-jadce": {"levels": 40, "steps": 4},
+    "advi": {"access_steps": 150},
 }
 SHARES_NOTHING = [name for name in NAMES if not entry(name).draws]  # frames and users take nothing from a common stream of numbers
 

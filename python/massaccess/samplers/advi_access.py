@@ -1,0 +1,85 @@
+"""Variational inference of activity and channels from signs of pilots (P4 section 2.2, Algorithm 4).
+
+sign_n = sign(sum_i w_ni alpha_i h_i + noise): one real alpha per user, shared by real and imaginary part and by all antennas, Laplace
+prior exp(-|alpha|) / 2; h Gaussian. q is Gaussian in every alpha and h. Departures from the paper, whose eq. 80 to 84 are misprinted:
+gradients are those of `gradients`; alpha starts at 1 (at 0 the ELBO has a saddle), and its decision looks at alpha h alone.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from .advi import Adam, Factors, SignProblem
+
+START, ALPHA_LOG_SD, LOG_SD = 1.0, -2.0, -1.0  # of alpha, its deviation and the channels'
+FLOOR, FLOOR_NOISE = 0.002, 0.005
+"""Power of alpha h that noise alone reaches: of its own, and per noise variance (100 users, 40 pilots, 64 antennas)."""
+LOUD, TEMPERED = 10.0, 0.5  # noise to begin with, as a multiple of the true deviation at most; and the share of steps until it has gone
+
+
+@dataclass(frozen=True)
+class Access:
+    """alpha: q of [B K 1]; channel: posterior mean of alpha h [B 2K M], real above imaginary parts; var [B 2K M]: its variance."""
+
+    alpha: Factors
+    channel: Tensor
+    var: Tensor
+
+
+def gradients(
+    problem: SignProblem, alpha: Factors, channel: Factors, eta_alpha: Tensor, eta: Tensor
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """dELBO with respect to mean and log_sd of alpha [B K 1] and of the channels [B 2K M]; eta_alpha [S B K 1], eta [S B 2K M].
+
+    P4 eq. 80 to 84 put right: sum_n slope_n sign_n (h . w_n) - sign(alpha) and sum_n slope_n sign_n (alpha . w_n) - h / prior_var, each
+    times eta exp(log_sd), plus 1, for the deviations.
+    """
+    sd_alpha, sd = alpha.log_sd.exp(), channel.log_sd.exp()
+    a, h = alpha.mean + sd_alpha * eta_alpha, channel.mean + sd * eta
+    twice = torch.cat([a, a], -2)
+    first, _ = problem.slope(problem.margin(twice * h))
+    back = problem.design.mT @ (first * problem.signs)
+    pull = twice * back - h / problem.prior_var
+    real, imag = (h * back).sum(-1, keepdim=True).chunk(2, -2)
+    pull_alpha = real + imag - a.sign()
+    return (
+        pull_alpha.mean(0),
+        (pull_alpha * eta_alpha).mean(0) * sd_alpha + 1,
+        pull.mean(0),
+        (pull * eta).mean(0) * sd + 1,
+    )
+
+
+def elbo(problem: SignProblem, alpha: Factors, channel: Factors, eta_alpha: Tensor, eta: Tensor) -> Tensor:
+    """The bound [B] in nats, up to constants, as a mean over the same draws."""
+    a, h = alpha.mean + alpha.log_sd.exp() * eta_alpha, channel.mean + channel.log_sd.exp() * eta
+    fit = problem.log_link(problem.margin(torch.cat([a, a], -2) * h)).sum((-1, -2))
+    prior = -a.abs().sum((-1, -2)) - 0.5 * (h.square() / problem.prior_var).sum((-1, -2))
+    return (fit + prior).mean(0) + alpha.log_sd.sum((-1, -2)) + channel.log_sd.sum((-1, -2))
+
+
+def ascend(problem: SignProblem, *, samples: int, step: float, steps: int, generator: torch.Generator | None = None) -> Access:
+    """Stochastic ascent by `Adam` on the pilots of all users, prior_var [B 2K 1], fresh draws each step."""
+    like, size = problem.design, (*problem.design.shape[::2], problem.signs.shape[2])
+    few = (size[0], size[1] // 2, 1)
+    values = [like.new_full(few, START), like.new_full(few, ALPHA_LOG_SD), like.new_zeros(size), like.new_full(size, LOG_SD)]
+    ascent = Adam.of(values, step, steps)
+    for _ in range(steps):
+        alpha, channel = Factors(*ascent.values[:2]), Factors(*ascent.values[2:])
+        draws = [torch.randn(samples, *shape, generator=generator, device=like.device, dtype=like.dtype) for shape in (few, size)]
+        ascent.up(gradients(problem, alpha, channel, *draws))
+    alpha, channel = Factors(*ascent.values[:2]), Factors(*ascent.values[2:])
+    twice, spread = alpha.mean.repeat(1, 2, 1), alpha.var.repeat(1, 2, 1)
+    var = (twice.square() + spread) * channel.var + spread * channel.mean.square()
+    return Access(alpha, twice * channel.mean, var)
+
+
+def score(power: Tensor, activity: float, noise_var: float, threshold: float) -> Tensor:
+    """Monotone score [B N] in [0, 1) of being active, 0.5 at the threshold, of power [B N] of alpha h in units of the users' own."""
+    expected = max(1, round(activity * power.shape[1]))
+    level = power.topk(expected, 1).values.mean(1, keepdim=True)
+    least = (threshold * level).clamp_min(FLOOR + FLOOR_NOISE * noise_var)
+    return power / (power + least)
