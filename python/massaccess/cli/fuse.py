@@ -23,6 +23,7 @@ from ._json import json_option, write_json
 from ._system import configure, system_options
 from .ap import CONNECT
 
+PROGRESS_SECONDS = 2.0
 TUNING = ("covariance", "refinements", "sweeps", "damping")
 
 
@@ -93,8 +94,13 @@ def _fuse(
             click.echo(f"massaccess: fusion centre at {centre.endpoint}", err=True)
         centre.wait(options["wait_for"])
         began = time.monotonic()
+        shown = -PROGRESS_SECONDS
         for fused in centre.frames(options["start"], options["frames"] or None, batch=options["batch"]):
             rows += frame_rows(fused, truth)
+            if not quiet and time.monotonic() - began - shown >= PROGRESS_SECONDS:
+                shown = time.monotonic() - began
+                heard = " ".join(map(str, fused.contributed)) or "nobody"
+                click.echo(f"massaccess: frame {fused.start + len(fused) - 1} done; access points {heard}", err=True)
     except KeyboardInterrupt:
         pass
     except MassaccessError as error:
