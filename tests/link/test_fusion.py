@@ -363,6 +363,11 @@ def test_other_machines_have_to_be_allowed() -> None:
         centre_of(create("pvi-sequential"), endpoint="tcp://0.0.0.0:0")
 
 
+def test_who_speaks_seldom_is_not_lost_at_once() -> None:
+    with pytest.raises(ConfigError, match="every 100 ms"):
+        centre_of(create("pvi-sequential"), lost_s=0.15)
+
+
 def test_an_access_point_that_fails_says_so() -> None:
     class Broken(SimulatedShare):
         def frames(self, start: int, count: int):

@@ -93,6 +93,8 @@ class Centre:
     ) -> None:
         if clients < 1 or min(deadline_s, lost_s, patience_s) <= 0:
             raise ConfigError(f"clients {clients}, deadline_s {deadline_s}, lost_s {lost_s}, patience_s {patience_s}: pass more than 0")
+        if lost_s < 2 * heartbeat_ms / 1000:
+            raise ConfigError(f"lost_s is {lost_s}: access points are heard every {heartbeat_ms} ms, pass at least twice that")
         if not allow_remote:
             require_local(endpoint)
         self.air, self.clients, self.pvi, self.heartbeat_ms = air, clients, pvi, heartbeat_ms

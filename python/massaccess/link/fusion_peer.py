@@ -27,6 +27,7 @@ from .publisher import GRACE_SECONDS, terminate
 from .wire import HEAD, MAX_BYTES, MAX_HEADER
 
 HEARTBEAT_MS = 500
+FASTEST_MS, SLOWEST_MS = 20, 10_000  # heartbeats that a centre may ask for
 CHANNEL_COVARIANCES = ("shared", "diagonal")  # in the order of their numbers on the wire
 SEND_QUEUE = 16
 
@@ -194,6 +195,7 @@ class Peer:
         """Does what the centre says; whether it says bye."""
         if note.kind == Kind.WELCOME:
             self.welcome, self.refused = _settings(note), ""
+            self.heartbeat_ms = min(max(note.numbers["heartbeat_ms"], FASTEST_MS), SLOWEST_MS)
             self._job = self._job if note.session == self._centre else 0
         elif note.kind == Kind.REFUSED:
             self.refused = reason_of(note)
