@@ -51,7 +51,7 @@ class Advi:
     samples: int = 0
     step_size: float = 0.1
     steps: int = 300
-    access_samples: int = 2
+    access_samples: int = 1
     access_steps: int = 500
     access_step_size: float = 0.05
 

@@ -7,7 +7,7 @@ gradients are those of `gradients`; alpha starts at 1 (at 0 the ELBO has a saddl
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -17,7 +17,7 @@ from .advi import Adam, Factors, SignProblem
 START, ALPHA_LOG_SD, LOG_SD = 1.0, -2.0, -1.0  # of alpha, its deviation and the channels'
 FLOOR, FLOOR_NOISE = 0.002, 0.005
 """Power of alpha h that noise alone reaches: of its own, and per noise variance (100 users, 40 pilots, 64 antennas)."""
-LOUD, TEMPERED = 10.0, 0.5  # noise to begin with, as a multiple of the true deviation at most; and the share of steps until it has gone
+MARGIN, TEMPERED = 10.0, 0.5  # of the inputs to begin with, in noise deviations; and the share of the steps after which noise is what it is
 
 
 @dataclass(frozen=True)
@@ -67,14 +67,28 @@ def ascend(problem: SignProblem, *, samples: int, step: float, steps: int, gener
     few = (size[0], size[1] // 2, 1)
     values = [like.new_full(few, START), like.new_full(few, ALPHA_LOG_SD), like.new_zeros(size), like.new_full(size, LOG_SD)]
     ascent = Adam.of(values, step, steps)
-    for _ in range(steps):
+    first = _first_scale(problem)
+    for number in range(steps):
+        tempered = _scaled(problem, first ** max(0.0, 1 - number / (TEMPERED * steps)))
         alpha, channel = Factors(*ascent.values[:2]), Factors(*ascent.values[2:])
         draws = [torch.randn(samples, *shape, generator=generator, device=like.device, dtype=like.dtype) for shape in (few, size)]
-        ascent.up(gradients(problem, alpha, channel, *draws))
+        ascent.up(gradients(tempered, alpha, channel, *draws))
     alpha, channel = Factors(*ascent.values[:2]), Factors(*ascent.values[2:])
     twice, spread = alpha.mean.repeat(1, 2, 1), alpha.var.repeat(1, 2, 1)
     var = (twice.square() + spread) * channel.var + spread * channel.mean.square()
     return Access(alpha, twice * channel.mean, var)
+
+
+def _first_scale(problem: SignProblem) -> Tensor:
+    """Factor [B 1 1] of the design, at most 1, that brings its inputs to `MARGIN`."""
+    spread = (problem.design.square() @ problem.prior_var).mean(1, keepdim=True).sqrt()
+    return (MARGIN / spread).clamp_max(1)
+
+
+def _scaled(problem: SignProblem, factor: Tensor) -> SignProblem:
+    """The same problem with more noise."""
+    shift = None if problem.shift is None else problem.shift * factor
+    return replace(problem, design=problem.design * factor, shift=shift)
 
 
 def score(power: Tensor, activity: float, noise_var: float, threshold: float) -> Tensor:
