@@ -28,8 +28,8 @@ class Advi:
 
     When users may be silent, activity and channels are found together first (section 2.2, Algorithm 4, `samplers.advi_access`); the users
     found are detected (Algorithm 5), with ``access_rounds`` of refinement. A user counts as active when the mean power of alpha_i h_i
-    over the antennas is at least ``threshold`` of that of the users that the activity prior expects (the strongest ones), and above what
-    noise alone makes of it (`advi_access.FLOOR`): alpha and h have no scale of their own.
+    over the antennas is at least ``threshold`` of that of the users that the activity prior expects (the strongest ones), and large beside
+    the posterior's variance (`advi_access.score`): alpha and h have no scale of their own.
 
     Departures from the paper, beyond its misprints: the likelihood follows the noise (``likelihood="logistic-unit"`` is the printed one);
     real parts have prior variance 1/2 times the user's power; expectations are exact and the ascent is Newton's (``samples`` above 0: Monte
@@ -46,7 +46,7 @@ class Advi:
     access_rounds: int = 0
     soft: bool = True
     count_error: bool = True
-    threshold: float = 0.15
+    threshold: float = 0.05
     tolerance: float = 0.01
     samples: int = 0
     step_size: float = 0.1
@@ -84,7 +84,13 @@ class Advi:
             generator=generator,
         )
         channel, error = joined(found.channel), _total(found.var)
-        score = advi_access.score(channel.abs().square().mean(2) / job.signs.gain, obs.activity, obs.noise_var, self.threshold)
+        score = advi_access.score(
+            channel.abs().square().mean(2) / job.signs.gain,
+            error.mean(2) / job.signs.gain,
+            activity=obs.activity,
+            noise_var=obs.noise_var,
+            threshold=self.threshold,
+        )
         score = score * ~_quiet(obs)[:, None]
         active = score > 0.5
         slots = Selection.of(active)
