@@ -47,6 +47,8 @@ class SystemConfig:
 
     ``active_users`` fixes the number of active users per frame; without it each user is awake with probability ``activity``.
     With ``active_users == users`` receivers know who is active. ``adc_bits`` counts bits per real part; ``None`` is an ideal converter.
+    ``adc_offset`` is the threshold of every comparator and ``adc_dither`` the root mean square of a known dither, both as a fraction of the
+    root mean square per real part of what the antennas receive; an ideal converter has neither (see `forward.front_end`).
     """
 
     users: int = 128
@@ -60,6 +62,8 @@ class SystemConfig:
     snr_db: float = 15.0
     snr_convention: str = "received"
     adc_bits: int | None = None
+    adc_offset: float = 0.0
+    adc_dither: float = 0.0
     channel: str = "uma"
     power_control: bool = True
     pilot_kind: str = "qpsk"
@@ -80,6 +84,7 @@ class SystemConfig:
             _require(1 <= self.active_users <= self.users, f"active_users is {self.active_users}: pass 1 to users={self.users}")
         if self.adc_bits is not None:
             _require(1 <= self.adc_bits <= 16, f"adc_bits is {self.adc_bits}: pass 1 to 16, or none for an ideal converter")
+        _require(self.adc_dither >= 0, f"adc_dither is {self.adc_dither}: a root mean square, pass 0 (no dither) or more")
         if self.snr_convention not in SNR_CONVENTIONS:
             raise unknown("SNR convention", self.snr_convention, SNR_CONVENTIONS)
         _require(abs(self.snr_db) <= MAX_SNR_DB, f"snr_db is {self.snr_db}: pass -{MAX_SNR_DB:g} to {MAX_SNR_DB:g} dB")
@@ -151,13 +156,22 @@ class SystemConfig:
 @dataclass(frozen=True)
 class FrontEnd:
     """The converters behind the antennas. ``bits`` per real part (``None``: ideal); ``scale`` is the root mean square per real part that
-    the gain control settled on, in the units of ``pilot_rx``; ``distortion_var`` is the variance that the converter adds to a complex
-    entry when it is seen as ``output = input + distortion`` (zero for an ideal one)."""
+    they are set for, in the units of ``pilot_rx``; ``distortion_var`` is the variance that the converter adds to a complex
+    entry when it is seen as ``output = input + distortion`` (zero for an ideal one).
+
+    ``offset`` [L+D M] complex is what the converter adds to its input before it decides, known and the same in every frame: dither, or
+    minus the thresholds of the comparators. It is taken away again behind the converter, so that samples + offset are levels of the
+    converter. ``scale`` counts it in.
+    """
 
     bits: int | None = None
     scale: float = 1.0
     distortion_var: float = 0.0
     offset: Tensor | None = None
+
+    def to(self, device: torch.device | str) -> FrontEnd:
+        """The same front end on another device."""
+        return self if self.offset is None else dataclasses.replace(self, offset=self.offset.to(device))
 
 
 @dataclass(frozen=True)
@@ -232,6 +246,7 @@ class Observation:
             raise ShapeError(f"channel_cov is {list(self.channel_cov.shape)} but there are {antennas} antennas: pass [antennas, antennas]")
         if self.array is not None and math.prod(self.array) != antennas:
             raise ShapeError(f"array is {self.array} but pilot_rx has {antennas} antennas: pass rows and columns of the array")
+        _check_offset(self.front_end.offset, (pilot_len + self.data_len, antennas))
         _require(self.noise_var > 0, f"noise_var is {self.noise_var}: pass the variance of the receiver noise, above 0")
         _require(0 < self.activity <= 1, f"activity is {self.activity}: a prior probability in (0, 1]")
 
@@ -280,7 +295,7 @@ class Observation:
     def to(self, device: torch.device | str) -> Observation:
         """The same observation on another device."""
         fields: dict[str, Any] = {item.name: getattr(self, item.name) for item in dataclasses.fields(self)}
-        fields |= {name: value.to(device) for name, value in fields.items() if isinstance(value, Tensor)}
+        fields |= {name: value.to(device) for name, value in fields.items() if isinstance(value, (Tensor, FrontEnd))}
         return Observation(**fields)
 
 
@@ -369,6 +384,14 @@ _KINDS: Mapping[str, tuple[type, str]] = {
     "str": (str, "text"),
     "bool": (bool, "true or false"),
 }
+
+
+def _check_offset(offset: Tensor | None, frame: tuple[int, int]) -> None:
+    if offset is not None and (offset.shape != frame or not offset.is_complex()):
+        raise ShapeError(
+            f"front_end.offset is {offset.dtype} of shape {list(offset.shape)} but frames are {list(frame)}: "
+            "pass one complex number per symbol, pilots then data, and antenna, and cut it together with the samples"
+        )
 
 
 def _check_tensor(name: str, value: Tensor, rank: int, layout: str) -> None:

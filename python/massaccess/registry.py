@@ -47,6 +47,7 @@ _SAMPLED_H, _SAMPLED_X = "receivers.diffusion_genie:SampledChannel", "receivers.
 _EP_STEP = (_EP, {"rounds": 2, "damping": 0.2})
 _SEARCH = "detection.search:Searched"
 _LEARNED_EP = {"detector": (_SEARCH, {"detector": _EP_STEP}), "final": (_SEARCH, {"detector": (_EP, {"rounds": 20, "damping": 0.2})})}
+_QUANTIZED_EP = {"detector": (_EP, {"rounds": 5, "damping": 0.5}), "final": _LEARNED_EP["final"]}
 _ITERATIVE_EP = {"estimator": _LMMSE, "detector": _EP_STEP, "final": _EP}
 ROUNDS = 24
 _FAST = {"components": 23, "neglect": 0.06, "effort": 0.5, "hold": 1, "ignore": -4.0}
@@ -138,6 +139,13 @@ RECEIVERS: dict[str, Entry] = {
         "mean-field variational inference from signs alone; with activity unknown, Laplace prior on activities",
         "P4 sections 1.4, 2.2, 2.3",
         draws=True,
+    ),
+    "onebit-ep": Entry(
+        "receivers.one_bit:QuantizedEp",
+        "coherent",
+        "expectation propagation between quantised samples, a learned channel prior and EP detection",
+        "this toolkit",
+        _QUANTIZED_EP,
     ),
     "jcedd": Entry(
         "activity-fast+learned-ep",

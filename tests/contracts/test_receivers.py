@@ -136,6 +136,7 @@ def test_inputs_are_left_alone(name: str) -> None:
     [
         {"data_len": 0},
         {"adc_bits": 1},
+        {"adc_bits": 2, "adc_dither": 0.3, "adc_offset": 0.1},
         {"modulation": "16qam"},
         {"channel": "rayleigh", "pilot_kind": "gaussian"},
         {"channel": "pathloss", "power_control": False},

@@ -67,6 +67,38 @@ def test_every_planted_error_is_counted_once():
     assert result["nmse_db"] == pytest.approx(10 * math.log10(lost), abs=1e-3)
 
 
+def test_channel_errors_that_forgive_the_amplitude():
+    frame, _ = Simulation(CONFIG, 1).frames(0, 20)
+    good, draw = perfect(frame), torch.Generator().manual_seed(2)
+
+    def measured(channel, active=None):
+        estimate = dataclasses.replace(good, channel=channel, activity=good.activity if active is None else active)
+        return [summary(frame, estimate)[f"{name}_db"] for name in ("nmse", "nmse_scaled", "nmse_rows")]
+
+    a_frame, an_antenna = (torch.rand(shape, generator=draw) + 0.1 for shape in ((20, 1, 1), (20, 1, 4)))
+    assert [round(value) <= -100 for value in measured(good.channel)] == [True, True, True]
+    assert [value < -100 for value in measured(a_frame * good.channel)] == [False, True, True]
+    assert [value < -100 for value in measured(an_antenna * good.channel)] == [False, False, True]
+    assert measured(0 * good.channel) == pytest.approx([0, 0, 0])
+    assert measured(-good.channel) == pytest.approx([10 * math.log10(4), 0, 10 * math.log10(4)], abs=1e-4)
+    noisy = good.channel + 0.3 * torch.randn(good.channel.shape, dtype=torch.complex64, generator=draw) * frame.active[..., None]
+    raw, scaled, _ = measured(noisy)
+    assert scaled < raw == pytest.approx(20 * math.log10(0.3), abs=0.5)
+    alarm = torch.where(frame.active[..., None], noisy, 1)
+    assert measured(alarm, torch.ones_like(good.activity))[2] == pytest.approx(measured(noisy)[2])
+
+
+def test_rows_of_the_one_bit_paper_by_hand():
+    """P4 brings each row to the norm sqrt(active users)."""
+    frame, _ = Simulation(CONFIG.replace(active_users=6), 1).frames(0, 1)
+    noisy = frame.channel + 0.5 * torch.randn(frame.channel.shape, dtype=torch.complex64, generator=torch.Generator().manual_seed(2))
+    estimate = dataclasses.replace(perfect(frame), channel=noisy * frame.active[..., None])
+    true, found = (channel[0, frame.active[0]].mT for channel in (frame.channel, noisy))
+    true, found = (6**0.5 * rows / rows.norm(dim=1, keepdim=True) for rows in (true, found))
+    wanted = float((found - true).norm() ** 2 / true.norm() ** 2)
+    assert summary(frame, estimate)["nmse_rows_db"] == pytest.approx(10 * math.log10(wanted), abs=1e-4)
+
+
 def test_intervals_cover_as_often_as_they_say():
     """Bursty frames (all ten users wrong at once): the interval must take the frame as the unit."""
     draw, hits = torch.Generator().manual_seed(1), 0

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import binascii
+import dataclasses
 import math
 
 import pytest
 import torch
 
-from massaccess.errors import ShapeError, UnknownNameError
+from massaccess.errors import ConfigError, ShapeError, UnknownNameError
 from massaccess.forward.framing import Framing, crc16
 from massaccess.forward.front_end import front_end, optimal_step, quantize
 from massaccess.forward.modulation import MODULATIONS, constellation
@@ -137,6 +138,37 @@ def test_one_bit_ignores_positive_scaling_and_ideal_changes_nothing():
     assert torch.equal(quantize(y, one), quantize(17.0 * y, one))
     assert len(torch.unique(quantize(y, one).real)) == 2
     assert quantize(y, front_end(bits=None, power=1.0)) is y
+
+
+@pytest.mark.parametrize("bits", [1, 2, 4])
+@pytest.mark.parametrize(("threshold", "dither"), [(0.0, 0.7), (0.2, 0.0), (-0.2, 0.5)])
+def test_known_offsets_leave_output_equal_to_input_plus_distortion(bits, threshold, dither):
+    y = math.sqrt(7.0) * complex_normal(200, 50, 40, generator=generator(3))
+    converter = front_end(bits=bits, power=7.0, threshold=threshold, dither=dither, frame=(50, 40))
+    samples = quantize(y, converter)
+    distortion = samples - y
+    assert abs(complex((distortion * y.conj()).mean())) < 0.03 * 7.0 / 2**bits
+    assert abs(complex((distortion * converter.offset.conj()).mean())) < 0.03 * 7.0 / 2**bits
+    assert abs(complex(distortion.mean())) < 0.02
+    assert float(distortion.abs().square().mean()) == pytest.approx(converter.distortion_var, rel=0.04)
+    levels = samples + converter.offset
+    torch.testing.assert_close(levels, quantize(y + converter.offset, dataclasses.replace(converter, offset=None)))
+    assert len(torch.unique((levels.real / converter.scale * 1e3).round())) == 2**bits
+
+
+def test_dither_is_the_same_in_every_frame_and_for_everybody():
+    one, two = (front_end(bits=1, power=power, dither=0.5, frame=(300, 100)) for power in (2.0, 8.0))
+    torch.testing.assert_close(2 * one.offset, two.offset)
+    assert float(one.offset.real.std()) == pytest.approx(0.5, rel=0.02)
+    both = front_end(bits=1, power=2.0, threshold=0.3, dither=0.5, frame=(300, 100))
+    torch.testing.assert_close(one.offset - both.offset, torch.full((300, 100), 0.3 + 0.3j))
+
+
+def test_offsets_need_the_shape_of_frames_and_a_real_converter():
+    with pytest.raises(ConfigError, match="pass frame="):
+        front_end(bits=1, power=1.0, dither=0.1)
+    assert front_end(bits=None, power=1.0, dither=0.1) == front_end(bits=None, power=1.0)
+    assert front_end(bits=1, power=1.0, frame=(3, 4)) == front_end(bits=1, power=1.0)
 
 
 def test_seeds_name_streams():

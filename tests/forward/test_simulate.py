@@ -85,8 +85,29 @@ def test_carrier_offset_turns_and_chain_phase_does_not():
     assert float(phase[0, 0].angle().std()) > math.radians(15)
 
 
+def test_observations_tell_what_the_converters_add():
+    config = CONFIG.replace(adc_bits=1, adc_dither=0.5, adc_offset=0.1)
+    frame, obs = Simulation(config, 1).frames(0, 5)
+    plain = Simulation(CONFIG.replace(adc_bits=1), 1).frames(0, 5)[1]
+    offset = obs.front_end.offset
+    received = torch.cat(
+        [obs.pilots @ (frame.channel * frame.active[..., None]), frame.symbols @ (frame.channel * frame.active[..., None])], 1
+    )
+    samples = torch.cat([obs.pilot_rx, obs.data_rx], 1)
+    assert len(torch.unique(((samples + offset).real * 1e3).round())) == 2
+    signs = (samples + offset).real.sign()
+    loud = (received + offset).real.abs() > 4 * math.sqrt(config.noise_var)
+    assert torch.equal(signs[loud], (received + offset).real.sign()[loud])
+    assert plain.front_end.offset is None
+    assert len(torch.unique(plain.pilot_rx.real)) == 2
+    assert torch.equal(obs.to("cpu").front_end.offset, offset)
+    assert torch.equal(replace(obs, pilot_rx=obs.pilot_rx[:2], data_rx=obs.data_rx[:2]).front_end.offset, offset)
+    with pytest.raises(ShapeError, match=r"front_end\.offset"):
+        replace(obs, data_rx=obs.data_rx[:, :-1])
+
+
 def test_config_reads_back_from_toml(tmp_path):
-    config = CONFIG.replace(adc_bits=3, active_users=4)
+    config = CONFIG.replace(adc_bits=3, adc_dither=0.25, active_users=4)
     path = tmp_path / "system.toml"
     path.write_text(config.to_toml())
     assert SystemConfig.from_toml(path) == config
@@ -107,8 +128,16 @@ def test_a_broken_config_file_is_named(tmp_path, octets):
     "changes",
     [
         *({"users": 0}, {"users": "many"}, {"users": 2.5}, {"users": True}, {"active_users": 21}, {"data_len": -1}, {"pilot_seed": None}),
-        *({"activity": 0.0}, {"activity": 1.5}, {"adc_bits": 0}, {"sample_rate_hz": 0.0}, {"carrier_hz": "3.5G"}, {"cfo_hz": math.inf}),
-        *({"snr_db": math.nan}, {"snr_db": 1e9}, {"snr_db": None}, {"power_control": "no"}, {"channel": 3}),
+        *(
+            {"activity": 0.0},
+            {"activity": 1.5},
+            {"adc_bits": 0},
+            {"adc_dither": -0.1},
+            {"sample_rate_hz": 0.0},
+            {"carrier_hz": "3.5G"},
+            {"cfo_hz": math.inf},
+        ),
+        *({"adc_dither": -0.1}, {"snr_db": math.nan}, {"snr_db": 1e9}, {"snr_db": None}, {"power_control": "no"}, {"channel": 3}),
     ],
 )
 def test_config_refuses_what_cannot_be(changes):

@@ -71,6 +71,28 @@ def test_it_records_what_is_published(on_air, tmp_path, mode):
     assert summary["metadata"]["receiver"] == "jcedd" and summary["users"] == USERS
 
 
+def test_packed_samples_are_recorded_as_they_come(tmp_path):
+    packed = np.random.default_rng(0).integers(0, 256, (40, 16, 4), np.uint8)
+    publisher = Publisher(mode="push", linger_s=0.5)
+
+    def send():
+        for start in range(0, 40, 8):
+            frame = np.arange(start, start + 8, dtype=np.uint64)
+            known = Metadata(frame=start, adc_bits=1, adc_scale=0.7, adc_dither=0.1)
+            publisher.send({"frame": frame, "packed": packed[start : start + 8]}, known, timeout_s=20)
+        publisher.close()
+
+    thread = threading.Thread(target=send)
+    thread.start()
+    answer = listen(publisher.endpoint, "--mode", "push", "--out", tmp_path / "x.npz")
+    thread.join()
+    assert answer.exit_code == 0, answer.output
+    assert "40 frames" in answer.output and "72 octets a frame" in answer.output
+    with np.load(tmp_path / "x.npz") as found:
+        assert np.array_equal(found["packed"], packed)
+        assert json.loads(found["metadata.jsonl"])["adc_dither"] == 0.1
+
+
 def test_it_stops_after_so_many_frames(on_air, tmp_path):
     answer = listen(on_air(80), "--frames", 21, "--out", tmp_path / "x.jsonl", "--quiet")
     assert (answer.exit_code, answer.output) == (0, "")

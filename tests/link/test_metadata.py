@@ -10,7 +10,7 @@ import pytest
 from massaccess.core import SystemConfig
 from massaccess.errors import ConfigError, MassaccessError, UnknownNameError
 from massaccess.forward.simulate import Simulation
-from massaccess.link.metadata import FIELDS, NAMES, Metadata, markdown, metadata_of
+from massaccess.link.metadata import FIELDS, NAMES, Metadata, converter_of, markdown, metadata_of
 from massaccess.link.recording import ANNOTATED, CAPTURED
 
 EVERYTHING = Metadata(
@@ -22,6 +22,8 @@ EVERYTHING = Metadata(
     noise_var=0.1,
     adc_bits=1,
     adc_scale=0.7,
+    adc_offset=-0.1,
+    adc_dither=0.5,
     calibration="roof-3",
     receiver="jcedd",
     version="0.1.0",
@@ -86,6 +88,8 @@ def test_numpy_numbers_are_numbers():
         ("noise_var", None.__class__),
         ("adc_bits", 17),
         ("adc_scale", 0.0),
+        ("adc_offset", float("nan")),
+        ("adc_dither", -0.1),
         ("pilot_book", "xyz"),
         ("pilot_book", 7),
         ("receiver", "a\x00b"),
@@ -112,4 +116,16 @@ def test_a_configuration_tells_what_its_simulation_knows(bits):
     config = SystemConfig(users=8, rows=2, columns=2, adc_bits=bits, channel="rayleigh")
     _, obs = Simulation(config).frames(0, 1)
     known = metadata_of(config)
+    found = converter_of(known, (config.frame_len, config.antennas))
+    assert (found.bits, found.scale, found.offset) == (bits, obs.front_end.scale, None)
+    assert found.distortion_var == pytest.approx(obs.front_end.distortion_var)
     assert (known.noise_var, known.adc_bits, known.adc_scale) == (obs.noise_var, bits or 0, obs.front_end.scale)
+
+
+def test_dither_and_threshold_are_told_as_well():
+    config = SystemConfig(users=8, rows=2, columns=2, adc_bits=1, adc_offset=0.2, adc_dither=0.4, channel="rayleigh")
+    known, converter = metadata_of(config), Simulation(config).front_end
+    assert (known.adc_offset, known.adc_dither) == (0.2, 0.4)
+    found = converter_of(known, (config.frame_len, config.antennas))
+    assert np.array_equal(found.offset, converter.offset)
+    assert (found.scale, found.distortion_var) == pytest.approx((converter.scale, converter.distortion_var))

@@ -6,9 +6,13 @@ import os
 import numpy as np
 import pytest
 import sigmf
+import torch
 
 from massaccess.core import SystemConfig
 from massaccess.errors import ConfigError, FormatError, ShapeError
+from massaccess.forward.front_end import front_end
+from massaccess.forward.packing import octets, pack
+from massaccess.forward.simulate import Simulation
 from massaccess.link.metadata import Metadata, metadata_of
 from massaccess.link.recording import Recorder, data_file, meta_file, open_recording
 
@@ -147,6 +151,80 @@ def test_a_recording_has_one_sample_rate(tmp_path):
         recorder.write(frames(1), Metadata(frame=0, rx_rate=1e3))
         with pytest.raises(ConfigError, match="start another"):
             recorder.write(frames(1), Metadata(frame=1, rx_rate=2e3))
+
+
+# --- packed ---------------------------------------------------------------------------------------------------------------------------
+
+
+def quantized(config, count):
+    _, obs = Simulation(config, 1).frames(0, count)
+    converter = Simulation(config, 1).front_end
+    return torch.cat([obs.pilot_rx, obs.data_rx], 1).numpy(), converter
+
+
+@pytest.mark.parametrize("changes", [{}, {"adc_bits": 1, "rows": 8, "columns": 8}, {"adc_bits": 1, "adc_dither": 0.4, "adc_offset": 0.1}])
+def test_packed_frames_come_back_to_the_last_bit(tmp_path, changes):
+    config = CONFIG.replace(**changes)
+    samples, converter = quantized(config, 20)
+    with Recorder(tmp_path / "air", config, packed=True) as recorder:
+        recorder.write(pack(samples[:13], converter), metadata_of(config, frame=5))
+        recorder.write(pack(samples[13:], converter).reshape(7, -1), metadata_of(config, frame=18))
+    recording = open_recording(tmp_path / "air")
+    assert np.array_equal(recording.samples.view(np.uint32), samples.view(np.uint32))
+    assert np.array_equal(np.concatenate([piece for _, piece in recording.chunks(6)]), samples)
+    whole = document(tmp_path / "air")["global"]
+    found = octets(config.antennas, config.adc_bits)
+    assert (whole["core:datatype"], whole["core:num_channels"]) == ("ru8", found)
+    assert whole["massaccess:packing"]["bits"] == config.adc_bits
+    assert data_file(tmp_path / "air").stat().st_size == 20 * config.frame_len * found
+    sigmf.fromfile(str(meta_file(tmp_path / "air"))).validate()
+    (row,) = document(tmp_path / "air")["annotations"]
+    assert row["core:sample_count"] == 20 * config.frame_len
+
+
+def test_each_run_is_unpacked_with_its_own_converter(tmp_path):
+    samples, converter = quantized(CONFIG, 4)
+    louder = front_end(bits=3, power=8 * converter.scale**2)
+    with Recorder(tmp_path / "air", CONFIG, packed=True) as recorder:
+        recorder.write(pack(samples, converter), Metadata(frame=0, adc_bits=3, adc_scale=converter.scale))
+        recorder.write(pack(2 * samples, louder), Metadata(frame=4, adc_bits=3, adc_scale=louder.scale))
+    recording = open_recording(tmp_path / "air")
+    assert len(recording.runs) == 2
+    np.testing.assert_allclose(recording.samples, np.concatenate([samples, 2 * samples]), rtol=1e-6)
+
+
+def test_what_cannot_be_packed_is_refused(tmp_path):
+    samples, converter = quantized(CONFIG, 2)
+    with pytest.raises(ConfigError, match="need adc_bits"):
+        Recorder(tmp_path / "air", CONFIG.replace(adc_bits=None), packed=True)
+    with Recorder(tmp_path / "air", CONFIG, packed=True) as recorder:
+        with pytest.raises(ShapeError, match=r"pass uint8 \[count, 16, 3\]"):
+            recorder.write(samples, metadata_of(CONFIG, frame=0))
+        with pytest.raises(ConfigError, match="frames of 1 bits in a recording of 3"):
+            recorder.write(pack(samples, converter), Metadata(frame=0, adc_bits=1))
+
+
+@pytest.mark.parametrize(
+    ("change", "cure"),
+    [
+        (lambda w: w["global"].pop("massaccess:packing"), "convert it to cf32_le"),
+        (lambda w: w["global"]["massaccess:packing"].update(bits=1), "convert it to ru8 with 1 channels"),
+        (lambda w: w["global"]["massaccess:packing"].update(bits="x"), "not known here"),
+        (lambda w: w["global"]["massaccess:packing"].update(order="backwards"), "not known here"),
+        (lambda w: w["global"].update({"massaccess:packing": 3}), "not known here"),
+        (lambda w: w["annotations"][0].update({"massaccess:adc_bits": 2}), "correct adc_bits"),
+    ],
+)
+def test_packings_that_do_not_hold(tmp_path, change, cure):
+    samples, converter = quantized(CONFIG, 2)
+    with Recorder(tmp_path / "air", CONFIG, packed=True) as recorder:
+        recorder.write(pack(samples, converter), metadata_of(CONFIG, frame=0))
+    rewrite(tmp_path / "air", change)
+    with pytest.raises(FormatError, match=cure):
+        open_recording(tmp_path / "air")
+
+
+# --- what goes wrong ------------------------------------------------------------------------------------------------------------------
 
 
 def test_missing_file(tmp_path):

@@ -140,7 +140,7 @@ def test_svm_processes_change_nothing(seen: tuple[Frame, Observation]) -> None:
 
 def test_svm_costs_that_do_not_converge_are_silent(seen: tuple[Frame, Observation]) -> None:
     frame, obs = seen
-    assert ber(frame, create("svm", c_channel=1e4, c_data=1e4, rounds=1, steps=20)(obs)) < 0.05
+    assert ber(frame, create("svm", c=1e4, rounds=1, steps=20)(obs)) < 0.05
     with pytest.raises(UnknownNameError, match="squared_hinge"):
         create("svm", loss="log")(obs)
 

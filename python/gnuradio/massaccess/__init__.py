@@ -13,12 +13,16 @@ from .pilot_framer import pilot_framer as pilot_framer
 from .population import population as population
 from .quantizer import quantizer as quantizer
 from .receiver import receiver as receiver
+from .sample_packer import sample_packer as sample_packer
+from .sample_unpacker import sample_unpacker as sample_unpacker
 from .sigmf_recorder import sigmf_recorder as sigmf_recorder
 from .sigmf_replay import sigmf_replay as sigmf_replay
 from .supervisor import supervisor as supervisor
 from .uplink import capture as capture
 from .uplink import uplink as uplink
 from .zmq_publisher import zmq_publisher as zmq_publisher
+from .zmq_sample_listener import zmq_sample_listener as zmq_sample_listener
+from .zmq_sample_publisher import zmq_sample_publisher as zmq_sample_publisher
 
 BLOCKS = (
     "activity_detector",
@@ -28,10 +32,14 @@ BLOCKS = (
     "population",
     "quantizer",
     "receiver",
+    "sample_packer",
+    "sample_unpacker",
     "sigmf_recorder",
     "sigmf_replay",
     "supervisor",
     "zmq_publisher",
+    "zmq_sample_listener",
+    "zmq_sample_publisher",
 )
 
 __all__ = [*BLOCKS, "capture", "failures", "run", "uplink"]

@@ -20,6 +20,8 @@ from ._engine import Engine
 from ._queue import ESTIMATE, OVERFLOW, STALL_SECONDS, Entry, FrameQueue, Side
 
 STATS_SECONDS = 0.5
+CONVERTER = {"adc_scale": 1.0, "adc_offset": 0.0, "adc_dither": 0.0}  # and what they are where nobody says
+SIDE = ("noise_var", "adc_bits", *CONVERTER)  # tags that receivers need
 MAX_BUFFER = 512 << 20  # bytes that the answers of two batches may take
 
 
@@ -81,7 +83,7 @@ class Intake(FrameBlock):
                     gain = np.array(pmt.f32vector_elements(tag.value), np.float32).tobytes()
                 elif key == "pilot_book":
                     self._check_book(str(tag.value))
-                elif key in ("noise_var", "adc_bits", "adc_scale"):
+                elif key in SIDE:
                     self._tagged[key] = pmt.to_python(tag.value)
             told.append((self._side(gain), others))
         return told
@@ -94,8 +96,10 @@ class Intake(FrameBlock):
 
             raise ConfigError("the noise variance is not known: pass noise_var, or tag the first frame with it, or pass -1 to estimate it")
         bits = fixed.adc_bits or tagged.get("adc_bits", 0)
-        scale = (fixed.adc_scale or tagged.get("adc_scale", 1.0)) if bits else 1.0
-        return Side(noise_var, bits, scale, gain)
+        if not bits:
+            return Side(noise_var, 0, 1.0, gain=gain)
+        told = {name: getattr(fixed, name) or tagged.get(name, default) for name, default in CONVERTER.items()}
+        return Side(noise_var, bits, **told, gain=gain)
 
     def _check_book(self, book):
         from massaccess.errors import ConfigError
@@ -287,6 +291,8 @@ def build(
     noise_var,
     adc_bits,
     adc_scale,
+    adc_offset,
+    adc_dither,
     channel_cov,
     weights,
     max_batch,
@@ -308,6 +314,8 @@ def build(
             raise ConfigError(f"{what} is {value}: it counts frames, pass 1 or more")
     check_side("noise_var", noise_var, estimate=True)
     check_side("adc_scale", adc_scale)
+    check_side("adc_offset", abs(adc_offset))
+    check_side("adc_dither", adc_dither)
     if not (math.isfinite(deadline_ms) and deadline_ms >= 0):
         raise ConfigError(f"deadline_ms is {deadline_ms}: pass the milliseconds that a frame may take, or 0 for no deadline")
     config = system(**values, adc_bits=adc_bits)
@@ -332,5 +340,5 @@ def build(
         raise ConfigError(f"max_batch is {max_batch}: the answers would need a buffer above {MAX_BUFFER >> 20} MiB, pass at most {most}")
     queue = FrameQueue(queue_frames, max_batch, overflow)
     samples = item(np.complex64, config.frame_len, config.antennas)
-    intake = Intake(queue, samples, book_id(engine.population.pilots), Side(noise_var, adc_bits, adc_scale))
+    intake = Intake(queue, samples, book_id(engine.population.pilots), Side(noise_var, adc_bits, adc_scale, adc_offset, adc_dither))
     return intake, Decoder(queue, engine, intake, outputs, max_batch, deadline_ms), samples, outputs

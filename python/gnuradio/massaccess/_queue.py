@@ -19,6 +19,8 @@ class Side(NamedTuple):
     noise_var: float
     adc_bits: int
     adc_scale: float
+    adc_offset: float = 0.0
+    adc_dither: float = 0.0
     gain: bytes | None = None
 
 

@@ -16,9 +16,10 @@ class receiver(gr.hier_block2):
     Message ports: ``packets``, a PDU for each payload whose CRC holds (dictionary with frame, user, activity, receiver); ``active``, a PDU
     for each frame (dictionary with frame, receiver; s32vector of users); ``stats``, a dictionary of counters twice a second.
 
-    ``noise_var``, ``adc_bits`` and ``adc_scale`` of 0 follow the tags of the stream; ``noise_var=-1`` estimates the noise variance from the
-    frames of each batch, whatever the tags say (best with 8 frames or more a batch). ``channel_cov`` names the channel model or bank whose
-    covariance the receiver may know.
+    ``noise_var``, ``adc_bits``, ``adc_scale``, ``adc_offset`` (threshold of the comparators) and ``adc_dither`` (both as a fraction of
+    ``adc_scale``) of 0 follow the tags of the stream; ``noise_var=-1`` estimates the noise variance from the frames of each batch, whatever
+    the tags say (best with 8 frames or more a batch). ``channel_cov`` names the channel model or bank whose covariance the receiver may
+    know.
 
     ``weights``, for receivers that have such an option: "auto", "gaussian", a name that `massaccess weights` lists, or the path of a
     weights file. "auto" takes what fits the array and ``channel_cov``, otherwise the Gaussian prior, and logs the reason; without
@@ -54,6 +55,8 @@ class receiver(gr.hier_block2):
         noise_var=0.0,
         adc_bits=0,
         adc_scale=0.0,
+        adc_offset=0.0,
+        adc_dither=0.0,
         channel_cov="",
         weights="auto",
         max_batch=32,
@@ -83,6 +86,8 @@ class receiver(gr.hier_block2):
             noise_var=noise_var,
             adc_bits=adc_bits,
             adc_scale=adc_scale,
+            adc_offset=adc_offset,
+            adc_dither=adc_dither,
             channel_cov=channel_cov,
             weights=weights,
             max_batch=max_batch,

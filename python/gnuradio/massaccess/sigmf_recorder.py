@@ -5,6 +5,7 @@ import threading
 import numpy as np
 
 from ._base import guarded, item, system
+from ._converter import packed_item
 from ._metadata import MetadataSink
 
 BUFFER_FRAMES = 64
@@ -16,7 +17,8 @@ class sigmf_recorder(MetadataSink):
     The system parameters are those of `massaccess.SystemConfig` (0 active users and 0 converter bits mean none) and go into the metadata,
     so that a replay knows them. Tags go there as well: times and frequencies into captures, one annotation for each run of consecutive
     frames. ``seed`` is that of the simulation, -1 for frames off the air. ``record=False`` pauses. The files appear when the flowgraph
-    stops, also by Ctrl-C; started again, it records as path-2, path-3, ... ``frames`` counts what was written.
+    stops, also by Ctrl-C; started again, it records as path-2, path-3, ... ``frames`` counts what was written. ``packed`` frames are octets
+    [pilot_len + data_len, octets] of a `sample_packer` of ``adc_bits`` bits; `sigmf_replay` gives the samples that they stand for.
     """
 
     def __init__(
@@ -33,6 +35,8 @@ class sigmf_recorder(MetadataSink):
         snr_db=15.0,
         snr_convention="received",
         adc_bits=0,
+        adc_offset=0.0,
+        adc_dither=0.0,
         channel="uma",
         power_control=True,
         pilot_kind="qpsk",
@@ -45,6 +49,7 @@ class sigmf_recorder(MetadataSink):
         description="",
         overwrite=False,
         record=True,
+        packed=False,
     ):
         from massaccess.link.recording import require_free
 
@@ -60,6 +65,8 @@ class sigmf_recorder(MetadataSink):
             snr_db=snr_db,
             snr_convention=snr_convention,
             adc_bits=adc_bits,
+            adc_offset=adc_offset,
+            adc_dither=adc_dither,
             channel=channel,
             power_control=power_control,
             pilot_kind=pilot_kind,
@@ -69,10 +76,12 @@ class sigmf_recorder(MetadataSink):
             cfo_hz=cfo_hz,
             chain_phase_deg=chain_phase_deg,
         )
-        super().__init__("massaccess_sigmf_recorder", [item(np.complex64, self._config.frame_len, self._config.antennas)])
+        length, antennas = self._config.frame_len, self._config.antennas
+        signature = packed_item(length, antennas, adc_bits)[0] if packed else item(np.complex64, length, antennas)
+        super().__init__("massaccess_sigmf_recorder", [signature])
         require_free(path, overwrite)
         self._path = str(path)
-        self._options = {"seed": None if seed < 0 else seed, "description": description, "overwrite": overwrite}
+        self._options = {"seed": None if seed < 0 else seed, "description": description, "overwrite": overwrite, "packed": packed}
         self._recorder = None
         self._starts = 0
         self._lock = threading.Lock()

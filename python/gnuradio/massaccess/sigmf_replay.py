@@ -13,7 +13,8 @@ class sigmf_replay(FrameBlock):
 
     ``path`` names the recording, with or without ending. ``vlen`` is the item length that the flowgraph expects, 0 for whatever the
     recording has; ``check_hash`` reads all samples once before the start; ``salvage`` plays the whole frames of a damaged file. Ends after
-    the last frame, unless ``repeat``: then the indices start again. ``config`` is the SystemConfig of the recording.
+    the last frame, unless ``repeat``: then the indices start again. Packed recordings are unpacked. ``config`` is the SystemConfig of the
+    recording.
     """
 
     def __init__(self, path="capture", vlen=0, repeat=False, check_hash=True, salvage=False):
@@ -45,8 +46,7 @@ class sigmf_replay(FrameBlock):
             self._run = 0
         run = self._recording.runs[self._run]
         count = min(len(output_items[0]), run.count - self._offset)
-        first = run.first + self._offset
-        output_items[0][:count] = self._recording.samples[first : first + count].reshape(output_items[0][:count].shape)
+        output_items[0][:count] = self._recording.read(run, self._offset, count).reshape(output_items[0][:count].shape)
         if self._offset == 0 or self._known is None:
             told = run.metadata if self._offset == 0 else run.metadata.update({"rx_time": None})
             tag_metadata(self, 0, 0, told, self._known)

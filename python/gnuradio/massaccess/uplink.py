@@ -8,6 +8,8 @@ from .meter import meter
 from .population import population
 from .quantizer import quantizer
 from .receiver import receiver
+from .sample_packer import sample_packer
+from .sample_unpacker import sample_unpacker
 from .sigmf_recorder import sigmf_recorder
 from .sigmf_replay import sigmf_replay
 from .zmq_publisher import zmq_publisher
@@ -19,17 +21,31 @@ THROTTLE_SECONDS = 0.1  # the throttle sleeps for all that it passes on at once,
 
 
 class uplink(gr.top_block):
-    """population -> [throttle] -> channel_simulator -> [quantizer] -> receiver -> meter, with a recorder and a publisher on request.
+    """population -> [throttle] -> channel_simulator -> [quantizer] -> [packer -> unpacker] -> receiver -> meter, with a recorder and a
+    publisher on request.
 
     Everything about the system comes from ``config``, a `massaccess.SystemConfig`. ``record`` is the path of a SigMF recording of what the
-    receiver sees, ``publish`` a ZMQ endpoint for what it finds, ``rate`` a limit in frames per second (0: none); ``streaming`` are
-    parameters of the receiver block. A detector of activity, or a frame without data, is compared by activity alone.
+    receiver sees, ``publish`` a ZMQ endpoint for what it finds, ``rate`` a limit in frames per second (0: none). ``packed`` sends and
+    records the converters' bits in place of samples. ``streaming`` are parameters of the receiver block. A detector of activity, or a
+    frame without data, is compared by activity alone.
 
     Sent frames and answers are the library's: frame f is frame f of ``Simulation(config, seed)``.
     """
 
     def __init__(
-        self, config, receiver="jcedd", options=None, *, seed=0, frames=0, rate=0.0, record="", publish="", overwrite=False, **streaming
+        self,
+        config,
+        receiver="jcedd",
+        options=None,
+        *,
+        seed=0,
+        frames=0,
+        rate=0.0,
+        record="",
+        packed=False,
+        publish="",
+        overwrite=False,
+        **streaming,
     ):
         gr.top_block.__init__(self, "massaccess uplink")
         known = {**config.to_dict(), "active_users": config.active_users or 0}
@@ -40,8 +56,8 @@ class uplink(gr.top_block):
         compare = "activity" if isinstance(self.receiver, activity_detector) else "all"
         self.meter = meter(compare, **_parameters(meter, known), hold_frames=_in_flight(**streaming))
         sent = self._throttled(rate)
-        received = self._air(sent)
-        self.connect(received, self.receiver)
+        on_the_wire = self._air(sent, packed)
+        self.connect(self.unpacker if packed else on_the_wire, self.receiver)
         self.connect(sent, (self.meter, 0))
         if compare == "all":
             self.connect((self.channel, 1), (self.meter, 2))
@@ -49,9 +65,13 @@ class uplink(gr.top_block):
             self.connect((self.receiver, port), (self.meter, into))
         if record:
             self.recorder = sigmf_recorder(
-                record, **_parameters(sigmf_recorder, {**known, "adc_bits": config.adc_bits or 0}), seed=seed, overwrite=overwrite
+                record,
+                **_parameters(sigmf_recorder, {**known, "adc_bits": config.adc_bits or 0}),
+                seed=seed,
+                overwrite=overwrite,
+                packed=packed,
             )
-            self.connect(received, self.recorder)
+            self.connect(on_the_wire, self.recorder)
         if publish:
             self.publisher = make_publisher(self, config, publish)
 
@@ -65,14 +85,22 @@ class uplink(gr.top_block):
         self.connect(self.population, self.throttle)
         return self.throttle
 
-    def _air(self, sent):
+    def _air(self, sent, packed):
+        """What the array gives: samples, or the converters' bits."""
+        config = self.config
         self.connect(sent, self.channel)
-        if not self.config.adc_bits:
+        if not config.adc_bits and not packed:
             return self.channel
-        scale = (self.config.received_power / 2) ** 0.5
-        self.quantizer = quantizer(self.config.frame_len * self.config.antennas, self.config.adc_bits, scale)
+        scale = (config.received_power / 2) ** 0.5
+        sizes = {"frame_len": config.frame_len, "antennas": config.antennas, "bits": config.adc_bits or 0}
+        known = {"scale": scale, "offset": config.adc_offset, "dither": config.adc_dither}
+        self.quantizer = quantizer(config.frame_len * config.antennas, sizes["bits"], **known)
         self.connect(self.channel, self.quantizer)
-        return self.quantizer
+        if not packed:
+            return self.quantizer
+        self.packer, self.unpacker = sample_packer(**sizes), sample_unpacker(**sizes)
+        self.connect(self.quantizer, self.packer, self.unpacker)
+        return self.packer
 
 
 class capture(gr.top_block):

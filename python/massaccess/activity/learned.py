@@ -66,7 +66,8 @@ def _shortened(obs: Observation, trained: Trained, truncate: bool) -> Observatio
             f"frames of {obs.pilot_len} pilots, but these weights of {trained.header.network} take {most} at most: pass truncate=True to "
             f"use the first {most}, or weights with features='physics'"
         )
-    return replace(obs, pilot_rx=obs.pilot_rx[:, :most], pilots=obs.pilots[:most])
+    converter = replace(obs.front_end, offset=None)  # it belongs to whole frames, and no network asks for it
+    return replace(obs, pilot_rx=obs.pilot_rx[:, :most], pilots=obs.pilots[:most], front_end=converter)
 
 
 def _require_book(obs: Observation, trained: Trained) -> None:

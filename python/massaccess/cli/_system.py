@@ -47,6 +47,13 @@ SYSTEM = (  # option, field of SystemConfig, type, help
     ("--snr-db", "snr_db", float, "Signal-to-noise ratio [dB]."),
     ("--snr-convention", "snr_convention", click.Choice(SNR_CONVENTIONS), "What --snr-db relates to the noise."),
     ("--adc-bits", "adc_bits", Bits(), "Converter bits per real part, or inf."),
+    (
+        "--adc-offset",
+        "adc_offset",
+        float,
+        "Threshold of all comparators, as a fraction of the root mean square per real part.",
+    ),
+    ("--adc-dither", "adc_dither", float, "Known dither, its root mean square as a fraction of that of the samples."),
     ("--channel", "channel", str, f"Channel model: {', '.join(CHANNELS)}, or FILE.npz."),
     ("--power-control/--no-power-control", "power_control", bool, "Whether users of the pathloss channel invert their loss."),
     ("--cfo-hz", "cfo_hz", float, "Largest carrier frequency offset of a user [Hz]."),

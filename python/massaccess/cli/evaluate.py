@@ -147,17 +147,27 @@ def parse_options(texts: tuple[str, ...]) -> dict[str, dict[str, Any]]:
 
 def table(rows: list[dict[str, Any]]) -> Table:
     """The results as a table for the terminal: rates with half of their 95 % interval, as far as they were measured."""
-    shown = Table(caption="± half of the 95 % interval; < its upper end where there was no error", caption_justify="left", box=SIMPLE)
+    nmse = _nmse(rows)
+    forgiving = "; rows, scaled: NMSE with every antenna's row, or each frame, brought to the true norm or scale" if len(nmse) > 1 else ""
+    caption = f"± half of the 95 % interval; < its upper end where there was no error{forgiving}"
+    shown = Table(caption=caption, caption_justify="left", box=SIMPLE)
     rates = [name for name in RATES if any(row[name] is not None for row in rows)]
-    nmse = any(row["nmse_db"] is not None for row in rows)
     places = _places(rows)
-    for name in ("receiver", *places, *rates, *(["NMSE/dB"] if nmse else []), "ms/frame"):
+    for name in ("receiver", *places, *rates, *nmse, "ms/frame"):
         shown.add_column(name, justify="left" if name == "receiver" else "right", no_wrap=True)
     for row in rows:
         cells = [row["receiver"], *(f"{row[place]:g}" for place in places.values()), *(_rate(row, name) for name in rates)]
-        cells += [("" if row["nmse_db"] is None or row["nmse_db"] < -100 else f"{row['nmse_db']:.2f}")] if nmse else []
+        cells += ["" if row[name] is None or row[name] < -100 else f"{row[name]:.2f}" for name in nmse.values()]
         shown.add_row(*cells, f"{1e3 * row['seconds_per_frame']:.2f}")
     return shown
+
+
+def _nmse(rows: list[dict[str, Any]]) -> dict[str, str]:
+    """Column -> key of the channel errors to show: behind coarse converters also those that forgive the amplitude."""
+    if all(row["nmse_db"] is None for row in rows):
+        return {}
+    coarse = any(row["adc_bits"] for row in rows)
+    return {"NMSE/dB": "nmse_db", **({"rows/dB": "nmse_rows_db", "scaled/dB": "nmse_scaled_db"} if coarse else {})}
 
 
 def curves(rows: list[dict[str, Any]]) -> Table:

@@ -48,7 +48,7 @@ class Files(click.ParamType):
 @click.option("--only", type=Words(), default="", help="Only these curves: keys or receivers, joined by commas.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of the frames.")
 @click.option("--out", type=click.Path(file_okay=False, path_type=Path), default=".", help="Folder for ID.json and ID.png.")
-@click.option("--resume", is_flag=True, help="Keep the points that ID.json already holds.")
+@click.option("--resume", is_flag=True, help="Keep the points that ID.json holds, or a like figure's beside it.")
 @click.option("--curves", type=click.Path(dir_okay=False, path_type=Path), help="Curves of a training, for a figure that shows one.")
 @click.option(
     "--weights",

@@ -34,6 +34,7 @@ class Meter:
     frames: int = 0
     active: int = 0
     users: int = 0
+    octets: int = 0
     metadata: Metadata = field(default_factory=Metadata)
     began: float | None = None  # when the first frames came
     ended: str = "publisher"
@@ -43,8 +44,10 @@ class Meter:
         """Adds the frames of a message."""
         self.began = self.began or time.monotonic()
         self.frames += len(arrays["frame"])
-        self.active += int((arrays["activity"] > THRESHOLD).sum())
-        self.users = arrays["activity"].shape[1]
+        self.octets += sum(array.nbytes for array in arrays.values())
+        if "activity" in arrays:
+            self.active += int((arrays["activity"] > THRESHOLD).sum())
+            self.users = arrays["activity"].shape[1]
         self.metadata = metadata
 
     def frames_per_second(self) -> float:
@@ -65,7 +68,8 @@ class Meter:
             "seconds": seconds,
             "frames": self.frames,
             "frames_per_second": self.frames / seconds if seconds else 0.0,
-            "active_per_frame": self.active / self.frames if self.frames else None,
+            "octets_per_frame": self.octets / self.frames if self.frames else None,
+            "active_per_frame": self.active / self.frames if self.users else None,
             "users": self.users or None,
             "messages": self.listener.heard,
             "lost": self.listener.lost,
@@ -77,7 +81,7 @@ class Meter:
     def table(self) -> Table:
         """For the terminal."""
         shown = Table("frames", "frames/s", "active users", "messages lost", "messages bad", "receiver", title=self.listener.endpoint)
-        active = f"{self.active / self.frames:.1f} of {self.users}" if self.frames else "-"
+        active = f"{self.active / self.frames:.1f} of {self.users}" if self.users else "-"
         lost, bad = str(self.listener.lost), str(self.listener.bad)
         shown.add_row(str(self.frames), f"{self.frames_per_second():.1f}", active, lost, bad, Text(self.metadata.receiver or "-"))
         return shown
@@ -103,6 +107,7 @@ class Meter:
 def command(endpoint: str, mode: str, out: Path | None, frames: int | None, timeout: float, json_path: Path | None, quiet: bool) -> None:
     """Show or record what a flowgraph publishes over ZMQ at ENDPOINT, such as tcp://127.0.0.1:5555.
 
+    The publisher is that of a receiver, or one of packed samples, which --out FILE.npz keeps.
     Ends with the publisher, after --frames, or by Ctrl-C; in every case FILE is complete. Fails when nothing comes for --timeout seconds.
     """
     console = Console(stderr=True)
@@ -154,5 +159,6 @@ def _archive(path: Path) -> Archive:
 
 def _sentence(meter: Meter, out: Path | None) -> str:
     found = meter.summary()
-    rate = f"{found['frames']} frames in {found['seconds']:.1f} s, {found['active_per_frame']:.2f} active users a frame"
-    return f"{rate}, {found['lost']} messages lost, {found['bad']} bad" + (f"; written to {out}" if out else "")
+    rate = f"{found['frames']} frames in {found['seconds']:.1f} s"
+    what = f"{found['active_per_frame']:.2f} active users a frame" if found["users"] else f"{found['octets_per_frame']:.0f} octets a frame"
+    return f"{rate}, {what}, {found['lost']} messages lost, {found['bad']} bad" + (f"; written to {out}" if out else "")

@@ -82,6 +82,7 @@ def streaming_options(command: Callable[..., Any]) -> Callable[..., Any]:
     help="Equal seeds give equal frames and, with --overflow block, no deadline and equal --threads, equal digests.",
 )
 @click.option("--record", metavar="PATH", default="", help="Record what the receiver sees, as SigMF.")
+@click.option("--packed", is_flag=True, help="Send and record the converters' bits, not samples; needs --adc-bits.")
 @click.option("--overwrite", is_flag=True, help="Let --record replace a recording of that name.")
 @streaming_options
 def command(config_path: Path | None, json_path: Path | None, traceback: bool, **options: Any) -> None:

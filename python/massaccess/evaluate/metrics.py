@@ -27,9 +27,16 @@ LOADS = {
     "aep_overloaded": "the same over frames with more active users than pilots",
 }
 """The activity error probability apart, by what frames ask of a detector."""
+NMSE = {
+    "nmse": "squared error over squared norm of the active users' channels; a missed user counts as zero, a false alarm in full",
+    "nmse_rows": "the same after each antenna's row, over the active users, was brought to the same norm in both (P4's measure)",
+    "nmse_scaled": "the same with the best scale for each frame: one-bit samples hardly tell the amplitude",
+}
+"""Errors of channels, each told in dB."""
 
 
 _NOTHING = torch.zeros(5, dtype=torch.float64)
+TINY = 1e-30  # below any norm: keeps 0 / 0 at 0
 
 
 class Tally:
@@ -67,7 +74,8 @@ class Tally:
             self._data(config, frame, estimate.symbols, found)
 
     def summary(self) -> dict[str, Any]:
-        """Each rate of `RATES` and `LOADS` with ``_ci95`` and ``_errors``, and nmse_db with ``_ci95``; ``None`` where nothing was measured.
+        """Each rate of `RATES` and `LOADS` with ``_ci95`` and ``_errors``, and of `NMSE` with ``_db`` and ``_db_ci95``; ``None`` where
+        nothing was measured.
 
         Intervals take the frame as the independent unit, since errors come in bursts: the ratio estimator's normal interval, widened where
         the exact binomial interval (Clopper-Pearson) is wider, as with few or no errors.
@@ -79,18 +87,23 @@ class Tally:
             rate, interval = rate_and_interval(sums, self.frames) if counted else (None, None)
             result[name], result[f"{name}_ci95"] = rate, interval
             result[f"{name}_errors"] = int(sums[0]) if counted else None
-        energy = self._sums.get("nmse", _NOTHING)
-        nmse, half = _ratio(energy, self.frames)
-        known = energy[1] > 0
-        result["nmse_db"] = _db(nmse) if known else None
-        result["nmse_db_ci95"] = [_db(max(nmse - half, nmse / 100)), _db(nmse + half)] if known else None
+        for name in NMSE:
+            sums = self._sums.get(name, _NOTHING)
+            ratio, half = _ratio(sums, self.frames)
+            known = bool(sums[1] > 0)
+            result[f"{name}_db"] = _db(ratio) if known else None
+            result[f"{name}_db_ci95"] = [_db(max(ratio - half, ratio / 100)), _db(ratio + half)] if known else None
         return result
 
     def _channel(self, frame: Frame, channel: Tensor, found: Tensor) -> None:
-        """NMSE: squared error over squared norm of the active users' channels; a missed user counts as zero, a false alarm in full."""
-        truth = frame.channel * frame.active[..., None]
-        claimed = channel * found[..., None]
-        self._sum("nmse", (claimed - truth).abs().square().sum((1, 2)), truth.abs().square().sum((1, 2)))
+        """The sums of `NMSE`."""
+        truth, claimed = frame.channel * frame.active[..., None], channel * found[..., None]
+        energy = _power(truth)
+        self._sum("nmse", _power(claimed - truth), energy)
+        match = (claimed.conj() * truth).real.sum((1, 2)) / _power(claimed).clamp_min(TINY)
+        self._sum("nmse_scaled", _power(match.clamp_min(0)[:, None, None] * claimed - truth), energy)
+        ours, theirs = (_rows(rows * frame.active[..., None]) for rows in (claimed, truth))
+        self._sum("nmse_rows", _power(ours - theirs), _power(theirs))
 
     def _data(self, config: SystemConfig, frame: Frame, symbols: Tensor, found: Tensor) -> None:
         alphabet = constellation(config.modulation)
@@ -114,6 +127,16 @@ class Tally:
     def _sum(self, name: str, errors: Tensor, trials: Tensor) -> None:
         sums = cluster_sums(errors, trials)
         self._sums[name] = sums if name not in self._sums else self._sums[name] + sums
+
+
+def _power(rows: Tensor) -> Tensor:
+    """Squared norm [B] of rows [B N M]."""
+    return rows.abs().square().sum((1, 2))
+
+
+def _rows(channel: Tensor) -> Tensor:
+    """Channels [B N M] whose norm over the users is 1 at every antenna, or 0 where there is nothing."""
+    return channel / channel.norm(dim=1, keepdim=True).clamp_min(TINY)
 
 
 def cluster_sums(errors: Tensor, trials: Tensor) -> Tensor:

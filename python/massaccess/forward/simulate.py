@@ -149,7 +149,9 @@ class Simulation:
 
     @cached_property
     def front_end(self) -> FrontEnd:
-        return front_end(bits=self.config.adc_bits, power=self.config.received_power)
+        c = self.config
+        frame = (c.frame_len, c.antennas)
+        return front_end(bits=c.adc_bits, power=c.received_power, threshold=c.adc_offset, dither=c.adc_dither, frame=frame)
 
     def frames(self, start: int, count: int) -> tuple[Frame, Observation]:
         """Truth and observation of the frames ``start`` to ``start + count``."""

@@ -25,6 +25,14 @@ class Linear:
         share = var / (var + self.noise_var)
         return z + share * (self.samples - z), share * self.noise_var
 
+    def take(self, frames: Tensor) -> Linear:
+        """The frames [B] that ``frames`` (indices or a mask) picks; the noise variance is one number a frame, [B 1 1]."""
+        return Linear(self.samples[frames], self.noise_var[frames])
+
+    def at(self, times: slice) -> Linear:
+        """The symbol times ``times`` of all frames."""
+        return Linear(self.samples[:, times], self.noise_var)
+
     def log_evidence(self, z: Tensor, var: Tensor) -> Tensor:
         """log p(y) of each sample [...] under the prior CN(z, var), up to a constant of the samples."""
         total = var + self.noise_var

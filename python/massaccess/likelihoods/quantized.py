@@ -12,14 +12,14 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from ..core import FrontEnd, Observation
 from ..errors import ConfigError, unknown
-from ..forward.front_end import optimal_step
+from ..forward.front_end import levels_of, optimal_step
 from .linear import Linear
 
 LINKS = ("probit", "logistic")
@@ -71,6 +71,14 @@ class Quantized:
             mean, spread = _gaussian(self.lower, self.upper, prior, part_var, noise)
         return torch.view_as_complex(mean.contiguous()), spread.sum(-1)
 
+    def take(self, frames: Tensor) -> Quantized:
+        """The frames [B] that ``frames`` (indices or a mask) picks; the noise variance is one number a frame, [B 1 1]."""
+        return replace(self, lower=self.lower[frames], upper=self.upper[frames], noise_var=self.noise_var[frames])
+
+    def at(self, times: slice) -> Quantized:
+        """The symbol times ``times`` of all frames."""
+        return replace(self, lower=self.lower[:, times], upper=self.upper[:, times])
+
     def log_evidence(self, z: Tensor, var: Tensor) -> Tensor:
         """log P(y) [...] of each sample under the prior CN(z, var), Gaussian noise."""
         prior, root = torch.view_as_real(z.resolve_conj()), ((var + self.noise_var) / 2).sqrt()[..., None]
@@ -104,11 +112,12 @@ class Quantized:
 
 
 def likelihood(obs: Observation, *, link: str = "probit") -> Linear | Quantized:
-    """What the front end of ``obs`` says of its frames [B L+D M], pilots first."""
+    """What the front end of ``obs`` says of its frames [B L+D M], pilots first; noise variance [B 1 1]."""
     samples = torch.cat([obs.pilot_rx, obs.data_rx], 1)
+    noise_var = samples.real.new_full((obs.frames, 1, 1), obs.noise_var)
     if obs.front_end.bits is None:
-        return Linear(samples, samples.real.new_tensor(obs.noise_var))
-    return Quantized.of(samples, obs.front_end, obs.noise_var, link=link)
+        return Linear(samples, noise_var)
+    return Quantized.of(samples, obs.front_end, noise_var, link=link)
 
 
 def log_mass(low: Tensor, high: Tensor) -> Tensor:
@@ -122,12 +131,10 @@ def log_mass(low: Tensor, high: Tensor) -> Tensor:
 def _cells(samples: Tensor, converter: FrontEnd) -> tuple[Tensor, Tensor]:
     """Lower and upper edges [... 2] of the cells, in units of the converter's input."""
     assert converter.bits is not None
-    step, loss = optimal_step(converter.bits)
-    width, last = step * converter.scale, 2 ** (converter.bits - 1) - 1
-    level = samples if converter.offset is None else samples + converter.offset.to(samples)
-    number = torch.floor(torch.view_as_real(level.resolve_conj()) * ((1 - loss) / width)).clamp(-last - 1, last)
-    lower = torch.where(number > -last - 1, number * width, -torch.inf)
-    return lower, torch.where(number < last, (number + 1) * width, torch.inf)
+    level = levels_of(samples, converter)
+    width, last = optimal_step(converter.bits)[0] * converter.scale, 2 ** (converter.bits - 1) - 0.5
+    lower = torch.where(level > -last, (level - 0.5) * width, -torch.inf)
+    return lower, torch.where(level < last, (level + 0.5) * width, torch.inf)
 
 
 def _gaussian(lower: Tensor, upper: Tensor, mean: Tensor, var: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,11 +1,13 @@
 """Files of what a listener heard. Both kinds grow on the disk, not in memory.
 
 ``.npz``: for ``numpy.load``. One array for each of the publisher's, frames along the first axis: ``frame`` uint64 [F], ``activity`` float32
-[F N], ``symbols`` complex64 [F D N], ``channel`` complex64 [F N M]; and ``metadata.jsonl``, octets, a line for each change, ``row`` being
+[F N], ``symbols`` complex64 [F D N], ``channel`` complex64 [F N M], of packed samples ``packed`` uint8 [F L+D octets]
+(`massaccess.forward.packing`); and ``metadata.jsonl``, octets, a line for each change, ``row`` being
 the first frame that it holds for. It appears under its name when it is complete.
 
 ``.jsonl``: one line a frame, to read along: ``{"frame": 7, "active": [3, 9], "activity": [0.98, 0.71]}``, where ``activity`` is that of the
-active users; and a line ``{"metadata": {...}}`` before the first frame that it holds for. Symbols and channels are left out.
+active users; and a line ``{"metadata": {...}}`` before the first frame that it holds for. Symbols and channels are left out, and packed
+samples are refused.
 """
 
 from __future__ import annotations
@@ -31,18 +33,21 @@ THRESHOLD = 0.5
 
 
 def results(message: Message, most: int | None = None) -> dict[str, np.ndarray]:
-    """The arrays of a receiver's message, of at most so many frames: ``frame`` [K], ``activity`` [K N], and others with K rows.
+    """The arrays of a message of frames, of at most so many: ``frame`` [K], and others with K rows, of a receiver ``activity`` [K N], of
+    packed samples ``packed`` [K L+D octets].
 
     Raises FormatError when it is a message of something else.
     """
-    frame, activity = message["frame"], message["activity"]
-    if frame.dtype != np.uint64 or frame.ndim != 1 or activity.dtype != np.float32 or activity.ndim != 2:
-        found = f"frame is {frame.dtype} {list(frame.shape)} and activity {activity.dtype} {list(activity.shape)}"
-        raise FormatError(f"{found}: not from a receiver")
-    for name, array in message.arrays.items():
+    frame = message["frame"]
+    name, dtype, rank = ("packed", np.uint8, 3) if "packed" in message.arrays else ("activity", np.float32, 2)
+    found = message[name]
+    if frame.dtype != np.uint64 or frame.ndim != 1 or found.dtype != dtype or found.ndim != rank:
+        shapes = f"frame is {frame.dtype} {list(frame.shape)} and {name} {found.dtype} {list(found.shape)}"
+        raise FormatError(f"{shapes}: not from a receiver, nor packed samples")
+    for other, array in message.arrays.items():
         if array.shape[:1] != frame.shape:
-            raise FormatError(f"{name} is {list(array.shape)} in a message of {len(frame)} frames: not from a receiver")
-    return {name: array[:most] for name, array in message.arrays.items()}
+            raise FormatError(f"{other} is {list(array.shape)} in a message of {len(frame)} frames: not from a receiver")
+    return {other: array[:most] for other, array in message.arrays.items()}
 
 
 class Archive(ABC):
@@ -95,6 +100,8 @@ class JsonlArchive(Archive):
         self._line({"metadata": metadata.to_dict()})
 
     def _append(self, arrays: Mapping[str, np.ndarray]) -> None:
+        if "activity" not in arrays:
+            raise FormatError("packed samples do not say who is active, which is all that .jsonl holds: choose .npz")
         for frame, activity in zip(arrays["frame"], arrays["activity"], strict=True):
             active = np.flatnonzero(activity > THRESHOLD)
             self._line({"frame": int(frame), "active": active.tolist(), "activity": [round(float(value), 4) for value in activity[active]]})
@@ -121,8 +128,9 @@ class NpzArchive(Archive):
         for file in self._files.values():
             file.close()
         if self.frames:
-            self._pack(self._folder / "packed")
-            os.replace(self._folder / "packed", self.path)
+            whole = self._folder / "whole.npz"  # the dot: no array can have that name
+            self._pack(whole)
+            os.replace(whole, self.path)
         shutil.rmtree(self._folder)
 
     def _tell(self, metadata: Metadata) -> None:

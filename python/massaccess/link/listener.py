@@ -79,7 +79,7 @@ class Listener:
             if message is not None:
                 return message
             if deadline is not None and time.monotonic() > deadline:
-                raise SilentPeerError(self._diagnosis())
+                raise SilentPeerError(self.diagnosis())
         raise StopIteration
 
     def poll(self, timeout_s: float) -> Message | None:
@@ -140,7 +140,8 @@ class Listener:
             self._greeted += event == zmq.EVENT_HANDSHAKE_SUCCEEDED
             self._dropped += event == zmq.EVENT_DISCONNECTED
 
-    def _diagnosis(self) -> str:
+    def diagnosis(self) -> str:
+        """What came instead of a good message, in words, for a listener with a timeout."""
         start = f"nothing from {self.endpoint} for {self.timeout_s:g} s"
         if self.bad:
             return f"{start} but {self.bad} bad messages, the last because {self.last_error}"

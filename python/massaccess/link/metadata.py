@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ..core import SystemConfig
+from ..core import FrontEnd, SystemConfig
 from ..errors import ConfigError, unknown
 
 Time = tuple[int, float]
@@ -54,6 +54,8 @@ class Metadata:
     noise_var: float | None = None
     adc_bits: int | None = None
     adc_scale: float | None = None
+    adc_offset: float | None = None
+    adc_dither: float | None = None
     calibration: str | None = None
     receiver: str | None = None
     version: str | None = None
@@ -106,8 +108,23 @@ def metadata_of(config: SystemConfig, **known: Any) -> Metadata:
         "noise_var": config.noise_var,
         "adc_bits": config.adc_bits or 0,
         "adc_scale": converter.scale,
+        "adc_offset": config.adc_offset or None,
+        "adc_dither": config.adc_dither or None,
     }
     return Metadata.from_dict({**told, **known})
+
+
+def converter_of(known: Metadata, frame: tuple[int, int]) -> FrontEnd:
+    """The converters that ``known`` tells of, for frames of (symbols, antennas): ideal ones where it says nothing."""
+    from ..forward.front_end import front_end
+
+    return front_end(
+        bits=known.adc_bits or None,
+        power=2 * (known.adc_scale or 1.0) ** 2,
+        threshold=known.adc_offset or 0.0,
+        dither=known.adc_dither or 0.0,
+        frame=frame,
+    )
 
 
 def _count(name: str, value: Any) -> int:
@@ -143,6 +160,12 @@ def _positive(name: str, value: Any) -> float:
 def _variance(name: str, value: Any) -> float:
     if (number := _number(name, value)) < 0:
         raise ConfigError(f"{name} is {number}: pass a variance, 0 or more")
+    return number
+
+
+def _share(name: str, value: Any) -> float:
+    if (number := _number(name, value)) < 0:
+        raise ConfigError(f"{name} is {number}: pass a root mean square as a fraction of adc_scale, 0 or more")
     return number
 
 
@@ -203,7 +226,33 @@ FIELDS = (
         _variance,
     ),
     Field("adc_bits", "int", "bit", "converter bits per real part; 0: ideal", ON_CHANGE, "annotations `massaccess:adc_bits`", _bits),
-    Field("adc_scale", "double", "amplitude", "root mean square per real part", ON_CHANGE, "annotations `massaccess:adc_scale`", _positive),
+    Field(
+        "adc_scale",
+        "double",
+        "amplitude",
+        "root mean square per real part of the samples that the converters are set for, without dither",
+        ON_CHANGE,
+        "annotations `massaccess:adc_scale`",
+        _positive,
+    ),
+    Field(
+        "adc_offset",
+        "double",
+        "1",
+        "threshold of all comparators, as a fraction of adc_scale",
+        ON_CHANGE,
+        "annotations `massaccess:adc_offset`",
+        _number,
+    ),
+    Field(
+        "adc_dither",
+        "double",
+        "1",
+        "root mean square of the known dither, as a fraction of adc_scale; the sequence is that of `massaccess.forward.front_end`",
+        ON_CHANGE,
+        "annotations `massaccess:adc_dither`",
+        _share,
+    ),
     Field("calibration", "string", "", "id of the array calibration", ON_CHANGE, "annotations `massaccess:calibration`", _text),
     Field("receiver", "string", "", "registry name of the receiver", ON_RESULTS, "annotations `massaccess:receiver`", _text),
     Field("version", "string", "", "version of massaccess that made the result", ON_RESULTS, "annotations `massaccess:version`", _text),

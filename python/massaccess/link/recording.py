@@ -5,6 +5,9 @@ The data file holds the frames as they come, sample by sample: ``cf32_le`` with 
 are one run: one capture (time, frequency) and one annotation (index of the first frame, noise, converters, ...). The extension
 ``massaccess`` adds ``config`` (the fields of SystemConfig), ``seed`` and the fields of `massaccess.link.metadata`.
 
+Of quantised frames the data file may hold the converters' bits, as `massaccess.forward.packing` packs them: ``ru8`` with one channel
+an octet of a sample vector (16 for 64 antennas of one bit), and ``packing`` beside ``config`` says so: bits a part, antennas, order.
+
 A recording appears under its name only when it is complete; stopping early, by Ctrl-C as well, makes a shorter complete one.
 """
 
@@ -26,11 +29,10 @@ import numpy as np
 from .. import __version__
 from ..core import SystemConfig
 from ..errors import ConfigError, FormatError, MassaccessError, ShapeError
-from .metadata import Metadata, metadata_of
+from ..forward.packing import octets, unpack
+from .metadata import Metadata, converter_of, metadata_of
 
-EXTENSION = {"name": "massaccess", "version": "1.0.0", "optional": True}
-DTYPE = np.dtype("<c8")
-DATATYPE = "cf32_le"
+EXTENSION = {"name": "massaccess", "version": "1.1.0", "optional": True}
 CAPTURED = {"rx_freq": "core:frequency", "rx_time": "massaccess:rx_time"}
 ANNOTATED = {
     name: f"massaccess:{name}"
@@ -40,6 +42,8 @@ ANNOTATED = {
         "noise_var",
         "adc_bits",
         "adc_scale",
+        "adc_offset",
+        "adc_dither",
         "calibration",
         "receiver",
         "version",
@@ -47,6 +51,35 @@ ANNOTATED = {
         "weights_hash",
     )
 }
+
+
+ORDER = "antenna, part (real, imaginary), bit (most significant first)"
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How the data file holds a sample vector of ``antennas``: complex samples, or with ``bits`` packed ones of so many bits a part."""
+
+    antennas: int
+    bits: int = 0
+
+    @property
+    def datatype(self) -> str:
+        return "ru8" if self.bits else "cf32_le"
+
+    @property
+    def dtype(self) -> np.dtype:
+        return np.dtype("u1" if self.bits else "<c8")
+
+    @property
+    def channels(self) -> int:
+        """Items of a sample vector."""
+        return octets(self.antennas, self.bits) if self.bits else self.antennas
+
+    @property
+    def packing(self) -> dict[str, Any]:
+        """What the metadata say of it."""
+        return {"massaccess:packing": {"bits": self.bits, "antennas": self.antennas, "order": ORDER}} if self.bits else {}
 
 
 @dataclass(frozen=True)
@@ -71,12 +104,23 @@ class Run:
 class Recorder:
     """Writes one recording of frames of ``config``; use it as a context manager, or call `close`.
 
-    Memory does not grow with the frames, only with the runs. Raises ConfigError when the recording exists already, unless ``overwrite``.
+    ``packed`` frames are the bits of its converters (`massaccess.forward.packing`). Memory does not grow with the frames, only with the
+    runs. Raises ConfigError when the recording exists already, unless ``overwrite``, and for packed frames of ideal converters.
     """
 
     def __init__(
-        self, path: str | Path, config: SystemConfig, *, seed: int | None = None, description: str = "", overwrite: bool = False
+        self,
+        path: str | Path,
+        config: SystemConfig,
+        *,
+        seed: int | None = None,
+        description: str = "",
+        overwrite: bool = False,
+        packed: bool = False,
     ) -> None:
+        if packed and not config.adc_bits:
+            raise ConfigError("packed frames need adc_bits, the bits of the converters: ideal ones have none")
+        self._layout = Layout(config.antennas, config.adc_bits or 0 if packed else 0)
         self.path, self.config, self.seed, self.description = stem(path), config, seed, description
         require_free(path, overwrite)
         self.runs: list[Run] = []
@@ -91,19 +135,26 @@ class Recorder:
             raise ConfigError(f"cannot write into {self.path.parent} ({error.strerror}): choose a folder that you may write") from None
 
     def write(self, frames: np.ndarray, metadata: Metadata) -> None:
-        """Appends frames [count frame_len antennas] or [count frame_len*antennas] complex64, consecutive from ``metadata.frame`` on.
+        """Appends frames [count frame_len antennas] or [count frame_len*antennas] complex64, consecutive from ``metadata.frame`` on; packed
+        ones are [count frame_len octets] or [count frame_len*octets] uint8.
 
-        Raises ShapeError for frames of another size, ConfigError for another sample rate or pilot book, OSError when the disk is full.
+        Raises ShapeError for frames of another size, ConfigError for another sample rate, pilot book or number of bits, OSError when the
+        disk is full.
         """
-        frames = np.ascontiguousarray(frames, DTYPE)
-        if frames.size != len(frames) * self._frame_items:
+        layout = self._layout
+        if frames.size != len(frames) * self._frame_items or (layout.bits and frames.dtype != layout.dtype):
+            kind = "uint8" if layout.bits else "complex64"
             raise ShapeError(
-                f"frames are {list(frames.shape)}: pass [count, {self.config.frame_len}, {self.config.antennas}] for this configuration"
+                f"frames are {frames.dtype} {list(frames.shape)}: "
+                f"pass {kind} [count, {self.config.frame_len}, {layout.channels}] for this configuration"
             )
+        frames = np.ascontiguousarray(frames, layout.dtype)
         if not len(frames):
             return
         metadata = metadata.at(self._next_index() if metadata.frame is None else metadata.frame)
         self._check_rate(metadata)
+        if layout.bits and metadata.adc_bits not in (None, layout.bits):
+            raise ConfigError(f"frames of {metadata.adc_bits} bits in a recording of {layout.bits}: give recorder and converters the same")
         self._consistent = False
         self._write(frames.reshape(-1).view(np.uint8).data)
         self._extend(len(frames), metadata)
@@ -113,7 +164,7 @@ class Recorder:
         """Completes the recording under its name; one without frames leaves nothing."""
         if self._file.closed:
             return
-        self._file.truncate(self.frames * self._frame_items * DTYPE.itemsize)
+        self._file.truncate(self.frames * self._frame_items * self._layout.dtype.itemsize)
         if not self._consistent:  # a write was cut short: the hash may be ahead of the frames
             self._file.seek(0)
             self._hash = hashlib.file_digest(self._file, "sha512")
@@ -137,7 +188,7 @@ class Recorder:
 
     @cached_property
     def _frame_items(self) -> int:
-        return self.config.frame_len * self.config.antennas
+        return self.config.frame_len * self._layout.channels
 
     def _next_index(self) -> int:
         return (self.runs[-1].metadata.frame or 0) + self.runs[-1].count if self.runs else 0
@@ -170,13 +221,14 @@ class Recorder:
 
         whole = {
             "core:version": sigmf.__specification__,
-            "core:datatype": DATATYPE,
+            "core:datatype": self._layout.datatype,
             "core:sample_rate": self._rate,
-            "core:num_channels": self.config.antennas,
+            "core:num_channels": self._layout.channels,
             "core:sha512": self._hash.hexdigest(),
             "core:recorder": f"massaccess {__version__}",
             "core:extensions": [EXTENSION],
             "massaccess:config": self.config.to_dict(),
+            **self._layout.packing,
         }
         if self.description:
             whole["core:description"] = self.description
@@ -194,18 +246,32 @@ class Recorder:
 class Recording:
     """A recording opened for reading; the samples stay on the disk until they are asked for.
 
-    config: the system that made it; seed: of the simulation, if it was one; runs: see `Run`; samples [frames frame_len antennas] complex64,
-    memory-mapped.
+    config: the system that made it; seed: of the simulation, if it was one; runs: see `Run`; layout: how samples are
+    ``stored`` [frames frame_len channels], memory-mapped.
     """
 
     path: Path
     config: SystemConfig
     seed: int | None
     runs: tuple[Run, ...]
-    samples: np.ndarray
+    layout: Layout
+    stored: np.ndarray
 
     def __len__(self) -> int:
-        return self.samples.shape[0]
+        return self.stored.shape[0]
+
+    @property
+    def samples(self) -> np.ndarray:
+        """All frames [frames frame_len antennas] complex64: memory-mapped, or unpacked into memory."""
+        return np.concatenate([self.read(run, 0, run.count) for run in self.runs]) if self.layout.bits else self.stored
+
+    def read(self, run: Run, offset: int, count: int) -> np.ndarray:
+        """``count`` frames of a run, the ``offset``-th and those after it [count frame_len antennas] complex64."""
+        found = self.stored[run.first + offset :][:count]
+        if not self.layout.bits:
+            return found
+        converter = converter_of(run.metadata, (self.config.frame_len, self.config.antennas))
+        return unpack(np.asarray(found), converter, self.config.antennas)
 
     @property
     def metadata(self) -> Metadata:
@@ -219,7 +285,7 @@ class Recording:
         for run in self.runs:
             for offset in range(0, run.count, frames):
                 count = min(frames, run.count - offset)
-                yield self._metadata_at(run, offset), np.array(self.samples[run.first + offset :][:count], np.complex64)
+                yield self._metadata_at(run, offset), np.array(self.read(run, offset, count), np.complex64)
 
     def _metadata_at(self, run: Run, offset: int) -> Metadata:
         changes: dict[str, Any] = {"frame": (run.metadata.frame or 0) + offset}
@@ -241,12 +307,15 @@ def open_recording(path: str | Path, *, config: SystemConfig | None = None, chec
     document = _load(meta_file(name))
     whole = document["global"]
     config = config or _config(whole, name)
-    _check_format(whole, config, name)
-    samples = _map(data_file(name), config, salvage)
+    layout = _layout(whole, config, name)
+    stored = _map(data_file(name), config, layout, salvage)
     if check_hash and not salvage:
         _check_hash(data_file(name), whole.get("core:sha512"))
-    runs = _runs(document, _known(whole, config), config.frame_len, len(samples), salvage)
-    return Recording(name, config, whole.get("massaccess:seed"), runs, samples)
+    runs = _runs(document, _known(whole, config), config.frame_len, len(stored), salvage)
+    for run in runs:
+        if layout.bits and run.metadata.adc_bits != layout.bits:
+            raise FormatError(f"{name} holds {layout.bits} bits a part, and its metadata say {run.metadata.adc_bits}: correct adc_bits")
+    return Recording(name, config, whole.get("massaccess:seed"), runs, layout, stored)
 
 
 def require_free(path: str | Path, overwrite: bool) -> None:
@@ -333,32 +402,38 @@ def _config(whole: dict[str, Any], name: Path) -> SystemConfig:
         raise FormatError(f"{name} has a massaccess:config that does not hold ({error}): pass config= to replace it") from None
 
 
-def _check_format(whole: dict[str, Any], config: SystemConfig, name: Path) -> None:
+def _layout(whole: dict[str, Any], config: SystemConfig, name: Path) -> Layout:
+    packing = whole.get("massaccess:packing", {})
+    bits = packing.get("bits", 0) if isinstance(packing, dict) else None
+    if type(bits) is not int or not 0 <= bits <= 16 or (bits and packing.get("order") != ORDER):
+        raise FormatError(f"{name} has a massaccess:packing that is not known here, {packing!r:.80}: use the release that made it")
+    layout = Layout(config.antennas, bits)
     found = whole.get("core:datatype"), whole.get("core:num_channels", 1)
-    if found != (DATATYPE, config.antennas):
+    if found != (layout.datatype, layout.channels):
         raise FormatError(
             f"{name} is {found[0]} with {found[1]} channels and the configuration has {config.antennas} antennas: "
-            f"convert it to {DATATYPE} with one channel an antenna, or pass the config= that it was made with"
+            f"convert it to {layout.datatype} with {layout.channels} channels, or pass the config= that it was made with"
         )
     if "core:sample_rate" not in whole:
         raise FormatError(f"{name} has no core:sample_rate: add it to the metadata, in samples per second of one antenna")
     if whole.get("core:dataset") or whole.get("core:trailing_bytes"):
-        raise FormatError(f"{name} is a non-conforming SigMF dataset: convert it to a plain {DATATYPE} data file")
+        raise FormatError(f"{name} is a non-conforming SigMF dataset: convert it to a plain {layout.datatype} data file")
+    return layout
 
 
-def _map(path: Path, config: SystemConfig, salvage: bool) -> np.ndarray:
+def _map(path: Path, config: SystemConfig, layout: Layout, salvage: bool) -> np.ndarray:
     try:
         size = path.stat().st_size
     except OSError as error:
         raise FormatError(f"cannot read {path} ({error.strerror}): put the data file beside the metadata") from None
-    frame = config.frame_len * config.antennas * DTYPE.itemsize
+    frame = config.frame_len * layout.channels * layout.dtype.itemsize
     if size < frame or (size % frame and not salvage):
         cure = "pass salvage=True to read the whole frames" if size >= frame else "there is no whole frame to read"
         raise FormatError(
             f"{path} has {size} bytes, {size / frame:.2f} frames of {frame}: it was cut off or belongs to another configuration; {cure}"
         )
-    shape = (size // frame, config.frame_len, config.antennas)
-    return np.memmap(path, DTYPE, "r", shape=shape)
+    shape = (size // frame, config.frame_len, layout.channels)
+    return np.memmap(path, layout.dtype, "r", shape=shape)
 
 
 def _check_hash(path: Path, expected: str | None) -> None:

@@ -25,7 +25,7 @@ SEED = 0  # of the order in which liblinear visits the signs
 @dataclass(frozen=True)
 class Svm:
     """Every antenna's channels, then every time's symbols, by a linear support vector machine that separates the pluses from the minuses
-    (P4 section 1.2, eq. 9 and 14: no intercept, hinge loss, cost ``c_channel`` and ``c_data``), each antenna brought to its mean power
+    (P4 section 1.2, eq. 9 and 14: no intercept, hinge loss, cost ``c``, or ``c_channel`` and ``c_data`` apart), each antenna brought to its mean power
     (eq. 10); ``rounds`` of both with hard decisions as more pilots.
 
     The solver is scikit-learn's liblinear, one fit an antenna or a time, shared out to ``jobs`` processes (0: as many as torch has
@@ -39,8 +39,9 @@ class Svm:
     with more than one bit, the signs alone are used.
     """
 
-    c_channel: float = 1.0
-    c_data: float = 1.0
+    c: float = 1.0
+    c_channel: float | None = None
+    c_data: float | None = None
     rounds: int = 3
     loss: str = "hinge"
     jobs: int = 1
@@ -54,8 +55,8 @@ class Svm:
         """
         if self.loss not in LOSSES:
             raise unknown("loss", self.loss, LOSSES)
-        if self.rounds < 0 or min(self.c_channel, self.c_data) <= 0:
-            raise ConfigError("rounds is 0 or more, c_channel and c_data are above 0: one of svm's is not")
+        if self.rounds < 0 or min(self._costs) <= 0:
+            raise ConfigError("rounds is 0 or more, c, c_channel and c_data are above 0: one of svm's is not")
         active = known_active(obs) if active is None else active
         if active.shape != (obs.frames, obs.users):
             raise ShapeError(f"active is {list(active.shape)}: pass [{obs.frames}, {obs.users}] booleans")
@@ -74,13 +75,18 @@ class Svm:
         info = {"rounds": count, "cut": torch.full_like(count, late, dtype=torch.bool)}
         return slots.estimate(active.to(obs.pilot_rx.real.dtype), channel, symbols.symbols, symbols.symbol_var, **info)
 
+    @property
+    def _costs(self) -> tuple[float, float]:
+        """Of channels and of data."""
+        return self.c if self.c_channel is None else self.c_channel, self.c if self.c_data is None else self.c_data
+
     def _channel(self, signs: Signs, seen: Tensor, sent: Tensor, shift: Tensor | None) -> Tensor:
-        found = self._fits(stacked(sent), seen, self.c_channel, shift)
+        found = self._fits(stacked(sent), seen, self._costs[0], shift)
         return at_power(joined(found) * signs.present[..., None], signs.gain)
 
     def _symbols(self, signs: Signs, channel: Tensor, obs: Observation) -> Symbols:
         shift = None if signs.data_shift is None else turned(signs.data_shift)
-        soft = joined(self._fits(stacked(channel.mT), turned(signs.data), self.c_data, shift)).mT
+        soft = joined(self._fits(stacked(channel.mT), turned(signs.data), self._costs[1], shift)).mT
         prior = ConstellationPrior(obs.modulation)
         return finish(*unbiased(soft * signs.present[:, None, :], prior), signs.present, prior)
 

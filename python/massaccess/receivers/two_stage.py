@@ -12,6 +12,7 @@ from ..core import Estimate, Observation, Receiver
 from ..errors import ConfigError
 from .coherent import Coherent
 from .jcedd import LearnedEp
+from .one_bit import QuantizedEp
 from .reexamine import Account, Verdict, believed, better, checkable, cleaned, identities, put, rows, some, weighed
 
 
@@ -22,7 +23,7 @@ class TwoStage:
     ``spare``: the coherent receiver also gets up to so many users a frame that the detector found more likely silent, and all with their
     probabilities, so that the whole frame decides, pilots and data; 0: the detector has the last word. Detectors are too sure of
     themselves where there are few pilots: their log odds are divided by ``temper``, and users below the probability ``low`` are left out.
-    Needs a coherent receiver that weighs probabilities (`jcedd.LearnedEp`).
+    Needs a coherent receiver that weighs probabilities (`jcedd.LearnedEp`, `one_bit.QuantizedEp`).
 
     ``reexamine``: frames where the check sum of an active user fails, or whose ``residual`` is too large, are looked at up to so many times
     more. Users whose check holds are taken away, the detector sees what is left of the pilots, and the whole frame is received
@@ -40,8 +41,8 @@ class TwoStage:
     def __post_init__(self) -> None:
         if self.spare < 0 or self.reexamine < 0 or self.temper < 1 or not 0 < self.low <= 0.5:
             raise ConfigError("spare and reexamine count from 0, temper is 1 or more, and low a probability up to 0.5")
-        if self.spare and not isinstance(self.coherent, LearnedEp):
-            raise ConfigError("this coherent receiver takes decisions, not probabilities: pass spare=0, or use learned-ep")
+        if self.spare and not isinstance(self.coherent, LearnedEp | QuantizedEp):
+            raise ConfigError("this coherent receiver takes decisions, not probabilities: pass spare=0, or use learned-ep or onebit-ep")
         if self.reexamine and not isinstance(self.coherent, LearnedEp | Coherent):
             raise ConfigError("this coherent receiver cannot be told symbols: pass reexamine=0, or use learned-ep or iterative-lmmse-ep")
 

@@ -124,7 +124,8 @@ def _settles(terms: Mapping[str, Any], rows: Rows) -> list[float]:
 
 def _falls(terms: Mapping[str, Any], rows: Rows) -> list[float]:
     values = [_decibel(terms["y"], value) for _, value in sorted(line(rows, terms["curve"], terms["y"], terms).items())]
-    return [after - before for before, after in itertools.pairwise(values)]
+    steps = [after - before for before, after in itertools.pairwise(values)]
+    return [step for step in steps if math.isfinite(step)]  # no further from no error at all
 
 
 def _swing(terms: Mapping[str, Any], rows: Rows) -> list[float]:

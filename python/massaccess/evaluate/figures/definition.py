@@ -40,6 +40,8 @@ FIELDS = tuple(item.name for item in dataclasses.fields(SystemConfig))
 SNR_USERS, STEPS, TRAINING, FALSE_ALARMS = "snr_users_db", "steps", "step", "p_fa"
 MEASURES = {
     "nmse_db": "NMSE [dB]",
+    "nmse_rows_db": "NMSE, antennas' rows normalised [dB]",
+    "nmse_scaled_db": "NMSE, best scale a frame [dB]",
     "ber": "bit error rate",
     "aep": "activity error probability",
     "accuracy": "activity accuracy",
@@ -56,6 +58,7 @@ AXES = {
     TRAINING: "training step",
     "n_h": "channel sampling steps",
     "activity": "probability that a user is active",
+    "active_users": "active users",
     FALSE_ALARMS: "false alarms",
 }
 
@@ -122,6 +125,12 @@ class PublishedFigure:
 
     def settings(self, *, full: bool) -> Settings:
         return self.full if full else self.quick
+
+    @property
+    def axis(self) -> str:
+        """What stands below the x axis."""
+        per_user = self.x == "snr_db" and self.system.get("snr_convention") == "per-user"
+        return "SNR of a user, 1 / noise variance [dB]" if per_user else AXES.get(self.x, self.x)
 
     def panels(self, curve: Curve) -> tuple[str, ...]:
         """The measures that ``curve`` is drawn in."""

@@ -17,7 +17,9 @@ from ...errors import ConfigError, FormatError
 from ...registry import GENIE_ACTIVITY, RECEIVERS, create
 from ..montecarlo import Campaign, evaluate
 from .claims import judge
-from .definition import FALSE_ALARMS, FIELDS, SNR_USERS, STEPS, TRAINING, Curve, PublishedFigure, Settings
+from .definition import FALSE_ALARMS, FIELDS, SNR_USERS, STEPS, TRAINING, Curve, PublishedFigure, Settings, load, names
+
+NEWER = ("adc_offset", "adc_dither")  # fields of SystemConfig that older results lack: 0 in all of them
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,8 @@ class Job:
     def fingerprint(self) -> str:
         """Equal for equal work: what tells a finished point from one of other settings."""
         c = self.campaign
-        facts: list[Any] = [c.points[0].to_dict(), list(c.receivers), c.options, c.frames, c.seed, c.steps, __version__]
+        config = {name: value for name, value in c.points[0].to_dict().items() if name not in NEWER or value}
+        facts: list[Any] = [config, list(c.receivers), c.options, c.frames, c.seed, c.steps, __version__]
         facts += [["books", c.books]] if c.books > 1 else []
         facts += [["levels", *self.levels]] if self.levels else []
         return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
@@ -80,7 +83,7 @@ def left_out(figure: PublishedFigure, extent: Extent) -> dict[str, str]:
     for curve in figure.curves if figure.x != TRAINING else ():
         if not _wanted(curve, extent):
             continue
-        if curve.receiver.partition("+")[0] not in (*RECEIVERS, GENIE_ACTIVITY):
+        if not set(curve.receiver.split("+")) <= {*RECEIVERS, GENIE_ACTIVITY}:
             reasons[curve.key] = f"this version has no receiver {curve.receiver}"
         elif curve.trained and not extent.weights_of(curve):
             reasons[curve.key] = f"its network does not ship: train it, and pass --weights {curve.key}=FILE"
@@ -97,13 +100,14 @@ def run(
 ) -> dict[str, Any]:
     """The figure's document. With ``path`` it is written after every point; with ``resume`` the finished points of that file are kept.
 
+    Points of the same curves in results beside that file are taken over too: figures that are alike cost one run.
     ``on_job`` is called with (done, all, job) before each point. Raises ConfigError, UnknownNameError, and FormatError for a file that
     is no result of this figure.
     """
     if figure.x == TRAINING:
         raise ConfigError(f"{figure.id} shows a training: run `massaccess train`, and pass its curves with --curves FILE")
     todo = jobs(figure, extent)
-    known = _finished(path, figure) if path is not None and resume else {}
+    known = _known(path, figure) if path is not None and resume else {}
     rows: list[dict[str, Any]] = []
     result = document(figure, extent, rows)
     for index, job in enumerate(todo):
@@ -137,7 +141,7 @@ def document(figure: PublishedFigure, extent: Extent, rows: Sequence[Mapping[str
 def _extent(figure: PublishedFigure, extent: Extent) -> str:
     """How much was run, in words: frames, and what was cut down."""
     settings = figure.settings(full=extent.full)
-    slow = f", {settings.slow_frames} for the samplers" if settings.slow_frames and not extent.frames else ""
+    slow = f", {settings.slow_frames} for the slow receivers" if settings.slow_frames and not extent.frames else ""
     fewer = "" if extent.full or extent.frames else "".join(f", {one.quick_frames} for {one.key}" for one in _special(figure, extent))
     count, books = extent.frames or settings.frames, min(extent.books or settings.books, extent.frames or settings.frames)
     shared = f" of {books} pilot books" if books > 1 else ""
@@ -230,6 +234,16 @@ def _rows(job: Job) -> list[dict[str, Any]]:
     decided = {f"{name}_decided": row[name] for name in ("p_fa", "p_md")}
     found = [level for level in curve["p_md_at"] if level["p_fa"] in job.levels] if curve else []
     return [{**row, **decided, "x": level["p_fa"], "p_fa_ci95": None, "p_fa_errors": None, **level} for level in found]
+
+
+def _known(path: Path, figure: PublishedFigure) -> dict[tuple[str, str], list[dict[str, Any]]]:
+    """The finished points of a figure: those of its own file, and of figures in the same folder that have its curves."""
+    found: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for name in names():
+        beside = path.with_name(f"{name}.json")
+        if name != figure.id and beside.exists() and load(name).curves == figure.curves:
+            found |= _finished(beside, load(name))
+    return found | _finished(path, figure)
 
 
 def _finished(path: Path, figure: PublishedFigure) -> dict[tuple[str, str], list[dict[str, Any]]]:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from .definition import AXES, FALSE_ALARMS, MEASURES, Curve, PublishedFigure
+from .definition import FALSE_ALARMS, MEASURES, Curve, PublishedFigure
 
 LOGARITHMIC = ("ber", "aep", "p_md", "seconds_per_frame", "loss")
 ENOUGH = 100  # errors, from which a rate's marker is filled
@@ -17,6 +17,8 @@ OURS = {
     "iterative-lmmse-ep": ("dimgray", (0, (5, 2))),
     "activity": ("black", "-"),
     "covariance": ("dimgray", (0, (5, 2))),
+    "onebit": ("black", "-"),
+    "bussgang-lmmse": ("dimgray", (0, (5, 2))),
 }
 """The toolkit's defaults and the classical ones beside them: broad, and under the others, which they often coincide with."""
 
@@ -49,7 +51,7 @@ def _panel(panel: Any, figure: PublishedFigure, measure: str, rows: Rows) -> Non
         panel.set_yscale("log")
     if figure.x == FALSE_ALARMS:
         panel.set_xscale("log")
-    panel.set(xlabel=AXES.get(figure.x, figure.x), ylabel=MEASURES[measure])
+    panel.set(xlabel=figure.axis, ylabel=MEASURES[measure])
     panel.grid(True, which="both", alpha=0.3)
     if panel.get_legend_handles_labels()[0]:
         panel.legend(fontsize="x-small", loc="upper center", bbox_to_anchor=(0.5, -0.11), ncols=1 if len(figure.y) == 1 else 2)
