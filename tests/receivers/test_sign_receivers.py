@@ -97,6 +97,14 @@ def test_time_is_up(name: str, seen: tuple[Frame, Observation]) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
+def test_pilots_alone(name: str, seen: tuple[Frame, Observation]) -> None:
+    frame, obs = seen
+    found = create(name)(dataclasses.replace(obs, data_rx=obs.data_rx[:, :0]))
+    assert nmse_db(frame, found) < -7
+    assert found.symbols.shape == (3, 0, 4)
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_wrong_shape_is_named(name: str, seen: tuple[Frame, Observation]) -> None:
     with pytest.raises(ShapeError, match="booleans"):
         create(name)(seen[1], active=torch.ones(3, 5, dtype=torch.bool))

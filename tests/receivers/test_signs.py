@@ -12,7 +12,7 @@ from massaccess.forward.modulation import constellation
 from massaccess.forward.simulate import Simulation
 from massaccess.priors.constellation import ConstellationPrior
 from massaccess.receivers.selection import Selection
-from massaccess.receivers.signs import Signs, at_power, decided, joined, parts, stacked, turned, unbiased
+from massaccess.receivers.signs import Signs, decided, joined, parts, stacked, to_power, turned, unbiased
 from massaccess.rng import complex_normal, generator
 
 
@@ -49,7 +49,7 @@ def test_signs_are_those_of_the_converter() -> None:
 def test_every_antenna_gets_its_mean_power() -> None:
     gain = torch.tensor([[1.0, 2.0, 0.0]])
     channel = draw(1, 3, 4) * (gain[..., None] > 0)
-    torch.testing.assert_close(at_power(channel, gain).abs().square().sum(1), torch.full((1, 4), 3.0))
+    torch.testing.assert_close((channel * to_power(channel, gain)).abs().square().sum(1), torch.full((1, 4), 3.0))
 
 
 @pytest.mark.parametrize(("modulation", "var"), [("qpsk", 0.02), ("qpsk", 0.3), ("16qam", 0.02)])

@@ -83,11 +83,11 @@ def turned(halves: Tensor) -> Tensor:
     return torch.cat([real.mT, imag.mT], -2)
 
 
-def at_power(channel: Tensor, gain: Tensor) -> Tensor:
-    """channel [B K M] with every antenna at the power that it has on average, the sum of gain [B K]: signs leave it open (P4 eq. 10,
-    without the square that Algorithm 2 prints)."""
-    power = channel.abs().square().sum(1, keepdim=True).clamp_min(torch.finfo(gain.dtype).tiny)
-    return channel * (gain.sum(1)[:, None, None] / power).sqrt()
+def to_power(channel: Tensor, gain: Tensor) -> Tensor:
+    """Factors [B 1 M] that bring every antenna of channel [B K M] to the power that it has on average, the sum of gain [B K]: signs leave
+    it open (P4 eq. 10, without the square that Algorithm 2 prints)."""
+    power = channel.abs().square().sum(1, keepdim=True)
+    return torch.where(power > 0, gain.sum(1)[:, None, None] / power, 1).sqrt()
 
 
 def unbiased(soft: Tensor, prior: ConstellationPrior) -> tuple[Tensor, Tensor]:

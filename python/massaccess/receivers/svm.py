@@ -16,7 +16,7 @@ from ..errors import ConfigError, ShapeError, unknown
 from ..priors.constellation import ConstellationPrior
 from .coherent import known_active
 from .selection import Selection
-from .signs import Signs, at_power, decided, joined, stacked, turned, unbiased
+from .signs import Signs, decided, joined, stacked, to_power, turned, unbiased
 
 LOSSES = ("hinge", "squared_hinge")
 SEED = 0  # of the order in which liblinear visits the signs
@@ -25,8 +25,8 @@ SEED = 0  # of the order in which liblinear visits the signs
 @dataclass(frozen=True)
 class Svm:
     """Every antenna's channels, then every time's symbols, by a linear support vector machine that separates the pluses from the minuses
-    (P4 section 1.2, eq. 9 and 14: no intercept, hinge loss, cost ``c``, or ``c_channel`` and ``c_data`` apart), each antenna brought to its mean power
-    (eq. 10); ``rounds`` of both with hard decisions as more pilots.
+    (P4 section 1.2, eq. 9 and 14: no intercept, hinge loss, cost ``c``, or ``c_channel`` and ``c_data`` apart), each antenna brought to
+    its mean power (eq. 10); ``rounds`` of both with hard decisions as more pilots.
 
     The solver is scikit-learn's liblinear, one fit an antenna or a time, shared out to ``jobs`` processes (0: as many as torch has
     threads). Not to threads: in one process all fits draw from one stream of random numbers, and answers would differ from run to run.
@@ -82,7 +82,8 @@ class Svm:
 
     def _channel(self, signs: Signs, seen: Tensor, sent: Tensor, shift: Tensor | None) -> Tensor:
         found = self._fits(stacked(sent), seen, self._costs[0], shift)
-        return at_power(joined(found) * signs.present[..., None], signs.gain)
+        channel = joined(found) * signs.present[..., None]
+        return channel * to_power(channel, signs.gain)
 
     def _symbols(self, signs: Signs, channel: Tensor, obs: Observation) -> Symbols:
         shift = None if signs.data_shift is None else turned(signs.data_shift)

@@ -7,6 +7,7 @@ gradients are those of `gradients`; alpha starts at 1 (at 0 the ELBO has a saddl
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
@@ -63,14 +64,24 @@ def elbo(problem: SignProblem, alpha: Factors, channel: Factors, eta_alpha: Tens
     return (fit + prior).mean(0) + alpha.log_sd.sum((-1, -2)) + channel.log_sd.sum((-1, -2))
 
 
-def ascend(problem: SignProblem, *, samples: int, step: float, steps: int, generator: torch.Generator | None = None) -> Access:
-    """Stochastic ascent by `Adam` on the pilots of all users, prior_var [B 2K 1], fresh draws each step."""
+def ascend(
+    problem: SignProblem,
+    *,
+    samples: int,
+    step: float,
+    steps: int,
+    late: Callable[[], bool] = lambda: False,
+    generator: torch.Generator | None = None,
+) -> Access:
+    """Stochastic ascent by `Adam` on the pilots of all users, prior_var [B 2K 1], fresh draws each step; ends early when it is ``late``."""
     like, size = problem.design, (*problem.design.shape[::2], problem.signs.shape[2])
     few = (size[0], size[1] // 2, 1)
     values = [like.new_full(few, START), like.new_full(few, ALPHA_LOG_SD), like.new_zeros(size), like.new_full(size, LOG_SD)]
     ascent = Adam.of(values, step, steps)
     first = _first_scale(problem)
     for number in range(steps):
+        if late():
+            break
         tempered = _scaled(problem, first ** max(0.0, 1 - number / (TEMPERED * steps)))
         alpha, channel = Factors(*ascent.values[:2]), Factors(*ascent.values[2:])
         draws = [torch.randn(samples, *shape, generator=generator, device=like.device, dtype=like.dtype) for shape in (few, size)]
