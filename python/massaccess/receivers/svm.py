@@ -107,7 +107,7 @@ class Svm:
             if len(share)
         ]
         found = np.concatenate([np.zeros((0, design.shape[2])), *_all(tasks, workers)])
-        return torch.from_numpy(found.reshape(*wanted.shape[:2], -1)).to(design).mT
+        return torch.from_numpy(found.reshape(*wanted.shape[:2], design.shape[2])).to(design).mT
 
 
 def _all(tasks: list[tuple[Any, ...]], workers: int) -> list[np.ndarray]:
