@@ -49,6 +49,8 @@ _SEARCH = "detection.search:Searched"
 _LEARNED_EP = {"detector": (_SEARCH, {"detector": _EP_STEP}), "final": (_SEARCH, {"detector": (_EP, {"rounds": 20, "damping": 0.2})})}
 _QUANTIZED_EP = {"detector": (_EP, {"rounds": 5, "damping": 0.5}), "final": _LEARNED_EP["final"]}
 _ITERATIVE_EP = {"estimator": _LMMSE, "detector": _EP_STEP, "final": _EP}
+_PVI, _IN_TURN = "receivers.pvi:Pvi", {"mode": "sequential"}
+_AT_ONCE, _ANY_TIME = {"mode": "synchronous", "damping": 0.7, "sweeps": 6}, {"mode": "asynchronous", "damping": 0.7, "sweeps": 6}
 ROUNDS = 24
 _FAST = {"components": 23, "neglect": 0.06, "effort": 0.5, "hold": 1, "ignore": -4.0}
 
@@ -124,6 +126,13 @@ RECEIVERS: dict[str, Entry] = {
         "this toolkit",
         _LEARNED_EP,
     ),
+    "onebit-ep": Entry(
+        "receivers.one_bit:QuantizedEp",
+        "coherent",
+        "expectation propagation between quantised samples, a learned channel prior and EP detection",
+        "this toolkit",
+        _QUANTIZED_EP,
+    ),
     "bussgang-lmmse": Entry(
         "receivers.bussgang:BussgangLmmse",
         "coherent",
@@ -140,19 +149,19 @@ RECEIVERS: dict[str, Entry] = {
         "P4 sections 1.4, 2.2, 2.3",
         draws=True,
     ),
-    "onebit-ep": Entry(
-        "receivers.one_bit:QuantizedEp",
-        "coherent",
-        "expectation propagation between quantised samples, a learned channel prior and EP detection",
-        "this toolkit",
-        _QUANTIZED_EP,
-    ),
     "jcedd": Entry(
         "activity-fast+learned-ep",
         "joint",
         "the default receiver; today: activity-fast+learned-ep, activity decided by the whole frame, failed users looked at again",
         "this toolkit",
         options={"spare": 6, "reexamine": 4, "temper": 1.5},
+    ),
+    "onebit": Entry(
+        "activity-fast+onebit-ep",
+        "joint",
+        "the default receiver for one-bit converters; today: activity-fast+onebit-ep, activity decided by the whole frame",
+        "this toolkit",
+        options={"spare": 6, "temper": 1.5},
     ),
     "pc-jcedd": Entry(
         "receivers.diffusion:Jcedd", "coherent", "predictor-corrector samplers of channel and data in turns", "P1 Algorithm 2", draws=True
@@ -167,6 +176,20 @@ RECEIVERS: dict[str, Entry] = {
     ),
     "ald-jcedd-sync": Entry(
         "receivers.diffusion:Synchronous", "coherent", "one Langevin chain of channel and data together", "P2 Fig. 2", draws=True
+    ),
+    "pvi-sequential": Entry(
+        _PVI, "coherent", "one-bit: partitioned variational inference, access points in turn", "P4 section 1.3", options=_IN_TURN
+    ),
+    "pvi-synchronous": Entry(
+        _PVI, "coherent", "one-bit: partitioned variational inference, access points at once, damped", "P4 section 1.3", options=_AT_ONCE
+    ),
+    "pvi-asynchronous": Entry(
+        _PVI,
+        "coherent",
+        "one-bit: partitioned variational inference, access points as they get ready",
+        "P4 section 1.3",
+        options=_ANY_TIME,
+        draws=True,
     ),
     "perfect-data-ls": Entry(_DATA, "genie", "least squares, all symbols known", "bound", {"estimator": _LS}),
     "perfect-data-lmmse": Entry(_DATA, "genie", "LMMSE, all symbols known", "bound", {"estimator": _LMMSE}),

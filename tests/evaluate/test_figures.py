@@ -15,6 +15,7 @@ from massaccess.evaluate.figures.claims import AGREES, DISAGREES, NOT_REACHED, U
 from massaccess.evaluate.figures.definition import FOLDER, Claim, PublishedFigure, load, names, read
 from massaccess.evaluate.figures.experiment import Extent, check_receivers, jobs, run, training_rows
 from massaccess.evaluate.figures.picture import draw
+from massaccess.registry import RECEIVERS
 
 PAPERS = {
     "p0": ("4", "5", "6-k", "6-m", "6-n"),
@@ -24,6 +25,7 @@ PAPERS = {
 }
 ACTIVITY = ("p1-fig6a", "p1-fig6b", "p1-fig7", "p1-fig8", "p1-fig9")
 ROOT = Path(__file__).resolve().parents[2]
+COMING = {"onebit", "onebit-activity"} - set(RECEIVERS)  # named by figures before they are there
 LITTLE = Extent(device="cpu", only=("iterative-lmmse-ep",), frames=2)
 TINY = """
 id = "tiny"
@@ -116,9 +118,8 @@ def test_they_are_listed_by_number() -> None:
 
 
 def test_the_registry_knows_every_receiver_and_option_of_the_figures() -> None:
-    coming = [key for name in names() for key in experiment.left_out(load(name), Extent(full=True, weights={"": "x"}))]
     lines = [line for name in names() for line in check_receivers(load(name))]
-    assert [line for line in lines if not any(f", {key}: " in line for key in coming)] == []
+    assert [line for line in lines if not any(f"receiver '{name}'" in line for name in COMING)] == []
 
 
 def test_claims_are_of_kinds_that_are_known() -> None:

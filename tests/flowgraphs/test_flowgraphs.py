@@ -131,6 +131,16 @@ def test_simulations_run_and_report(compiled, name):
     assert float(report["aep"]) < 0.05
 
 
+def test_the_one_bit_link_reports_both_receivers_of_the_same_frames(compiled):
+    done = run(str(compiled / "one_bit_link_nogui.py"), "--frames", "64", "--bits", "1", "--dither", "0.1", cwd=compiled)
+    assert done.returncode == 0, done.stderr
+    report = dict(line.split(": ", 1) for line in done.stdout.splitlines() if ": " in line)
+    assert report["compared"] == report["unquantised compared"] == "64"
+    assert float(report["unquantised ber"]) < float(report["ber"]) < 0.1
+    assert report["octets per frame"] == str(65 * 16)
+    assert "allocate" not in done.stderr
+
+
 def test_what_is_recorded_can_be_replayed(compiled, tmp_path):
     recorded = run(str(compiled / "record_nogui.py"), "--frames", "16", "--path", str(tmp_path / "air"), cwd=tmp_path)
     assert recorded.returncode == 0, recorded.stderr
@@ -178,7 +188,10 @@ def window(compiled, name, arguments):
     return WINDOW.format(name=name, path=str(compiled / f"{name}.py"), arguments=arguments)
 
 
-@pytest.mark.parametrize(("name", "arguments"), [("uplink", []), ("activity_detection", ["--detector-name", "covariance"])])
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [("uplink", []), ("activity_detection", ["--detector-name", "covariance"]), ("one_bit_link", ["--dither", "0.2"])],
+)
 def test_the_window_opens_and_shows_something(compiled, name, arguments):
     pytest.importorskip("PyQt5", reason="Qt is not installed")
     done = run("-c", window(compiled, name, arguments), cwd=compiled, QT_QPA_PLATFORM="offscreen")

@@ -89,6 +89,19 @@ def test_a_recording_is_received_with_the_same_digest(massaccess, tmp_path):
     assert found["results"] == []
 
 
+def test_packed_frames_are_recorded_and_received_with_the_same_digest(massaccess, tmp_path):
+    more = ("--adc-bits", "1", "--adc-dither", "0.2", "--adc-offset", "0.05", "--frames", "40", "--seed", "4", "--json", "-")
+    sent = [
+        document(massaccess("run", *SMALL, *more, "--record", str(tmp_path / name), *extra))
+        for name, extra in (("plain", ()), ("packed", ("--packed",)))
+    ]
+    found = [document(massaccess("receive", str(tmp_path / name), "--threads", "1", "--json", "-")) for name in ("plain", "packed")]
+    assert len({one["flowgraph"]["digest"] for one in (*sent, *found)}) == 1
+    assert found[1]["config"]["adc_dither"] == 0.2
+    plain, packed = (os.path.getsize(tmp_path / f"{name}.sigmf-data") for name in ("plain", "packed"))
+    assert plain == 32 * packed
+
+
 def test_options_override_the_file(massaccess, tmp_path):
     (tmp_path / "cell.toml").write_text(
         SystemConfig(users=16, rows=4, columns=4, pilot_len=12, data_len=0, channel="rayleigh", adc_bits=2).to_toml()
@@ -137,6 +150,7 @@ def test_an_interrupted_run_gives_what_it_has(tmp_path, number):
         (("run", "--weights", "nope"), "unknown weights 'nope'"),
         (("run", "--receiver", "covariance+ls-zf", "--weights", "gaussian"), "no weights to choose"),
         (("run", "--users", "0"), "users is 0"),
+        (("run", "--packed"), "bits is 0: pass the bits per real part"),
         (("run", "--channel", "ether"), "unknown channel"),
         (("run", "--record", "nowhere/air"), "nowhere is no folder"),
         (("receive", "nothing"), "nothing"),

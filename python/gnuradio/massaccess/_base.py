@@ -199,6 +199,12 @@ def buffer_bytes(dtype, vlen):
     return math.lcm(np.dtype(dtype).itemsize * vlen, PAGE)
 
 
+def buffer_items(signature, least):
+    """How many items a ring buffer of at least ``least`` of them holds: whole pages."""
+    pages = buffer_bytes(*(signature if isinstance(signature, tuple) else (signature, 1))) // item_bytes(signature)
+    return -(-least // pages) * pages
+
+
 def item_bytes(signature):
     """Size of an item of what `item` returned."""
     dtype, vlen = signature if isinstance(signature, tuple) else (signature, 1)

@@ -4,7 +4,7 @@ import itertools
 
 import numpy as np
 
-from ._base import FrameBlock, item
+from ._base import FrameBlock, buffer_items, item
 
 BUFFER_FRAMES = 64
 KEYS = ("adc_scale", "adc_offset", "adc_dither")
@@ -30,7 +30,7 @@ class ConverterBlock(FrameBlock):
         if not scale >= 0 or not dither >= 0:
             raise ConfigError(f"scale is {scale} and dither {dither}: pass positive numbers, or 0 to follow the tags")
         super().__init__(name, in_sig=[signatures[0]], out_sig=[signatures[1]])
-        self.set_min_output_buffer(0, BUFFER_FRAMES)
+        self.set_min_output_buffer(0, buffer_items(signatures[1], BUFFER_FRAMES))
         self._bits, self._shape = bits, shape
         self._fixed = {"adc_scale": float(scale), "adc_offset": float(offset), "adc_dither": float(dither)}
         self._tagged, self._made = {}, (None, None)

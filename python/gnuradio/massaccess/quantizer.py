@@ -80,11 +80,22 @@ class quantizer(FrameBlock):
         self.tag_frames(0, self.frame_indices(0, count))
         with self._lock:
             wanted = self._bits, self._offset, self._dither
-        for row in range(count):
-            self._follow(row, *wanted, y[row])
-            output_items[0][row] = quantize(torch.from_numpy(np.atleast_1d(y[row])), self._converter).numpy()
+        for rows, converter in self._pieces(count, wanted, y):
+            output_items[0][rows] = quantize(torch.from_numpy(y[rows]), converter).numpy()
         self.consume(0, count)
         return count
+
+    def _pieces(self, count, wanted, y):
+        """(rows, converter) of ``count`` frames at hand, as many in one go as have the same converter."""
+        first = 0
+        for row in range(count):
+            before = self._converter
+            self._follow(row, *wanted, y[row])
+            if row > first and self._converter is not before:
+                yield slice(first, row), before
+                first = row
+        if count:
+            yield slice(first, count), self._converter
 
     def _follow(self, row, bits, offset, dither, samples):
         """Sets the converter for one frame, and tags it where it differs from the last one's."""

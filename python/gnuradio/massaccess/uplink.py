@@ -16,6 +16,7 @@ from .zmq_publisher import zmq_publisher
 
 CELL = ("users", "pilot_len", "data_len", "modulation", "pilot_kind", "pilot_seed")
 ARRAY = ("rows", "columns")
+PACKED_IN_FLIGHT = 512  # frames that the buffers of packer and unpacker may hold besides: pages of few octets are many frames
 SLOWEST = 0.1  # frames per second
 THROTTLE_SECONDS = 0.1  # the throttle sleeps for all that it passes on at once, and neither frames nor Ctrl-C get through meanwhile
 
@@ -54,7 +55,7 @@ class uplink(gr.top_block):
         self.channel = channel_simulator(**_parameters(channel_simulator, known), seed=seed)
         self.receiver = make_receiver(config, receiver, options, seed=seed, channel_cov=config.channel, **streaming)
         compare = "activity" if isinstance(self.receiver, activity_detector) else "all"
-        self.meter = meter(compare, **_parameters(meter, known), hold_frames=_in_flight(**streaming))
+        self.meter = meter(compare, **_parameters(meter, known), hold_frames=_in_flight(**streaming) + (PACKED_IN_FLIGHT if packed else 0))
         sent = self._throttled(rate)
         on_the_wire = self._air(sent, packed)
         self.connect(self.unpacker if packed else on_the_wire, self.receiver)

@@ -4,7 +4,7 @@ import dataclasses
 import time
 from collections import deque
 
-from ._base import FrameBlock, guarded
+from ._base import FrameBlock, buffer_items, guarded
 from ._converter import BUFFER_FRAMES, packed_item
 from ._metadata import tag_metadata
 
@@ -24,7 +24,7 @@ class zmq_sample_listener(FrameBlock):
 
         signature, width = packed_item(frame_len, antennas, bits)
         super().__init__("massaccess_zmq_sample_listener", out_sig=[signature])
-        self.set_min_output_buffer(0, BUFFER_FRAMES)
+        self.set_min_output_buffer(0, buffer_items(signature, BUFFER_FRAMES))
         self._shape, self._timeout = (frame_len, width), timeout
         self._listener = Listener(endpoint, mode=mode, timeout_s=timeout or None, high_water_mark=high_water_mark)
         self._waiting = deque()  # (metadata of the first frame, indices, frames)

@@ -14,6 +14,8 @@ VERBS = {
     "run": "Stream simulated frames through a GNU Radio flowgraph and report how well they are received.",
     "receive": "Decode a SigMF recording.",
     "listen": "Show or record what a flowgraph publishes over ZMQ.",
+    "ap": "Run one access point: antennas of its own, Gaussian factors to a fusion centre.",
+    "fuse": "Run the fusion centre of distributed access points.",
     "evaluate": "Monte Carlo of one or more receivers at one or more points, without GNU Radio.",
     "figure": "Rerun a published figure's experiment: JSON and picture.",
     "channels": "Make and inspect channel banks.",

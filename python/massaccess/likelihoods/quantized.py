@@ -88,7 +88,7 @@ class Quantized:
         """Mean and variance under logistic noise: Gauss-Hermite around the mode."""
         slope = LOGISTIC / noise.sqrt()
         mode, spread = self._mode(prior, var, slope)
-        node, weight = (part.to(prior) for part in _hermite(NODES))
+        node, weight = (part.to(prior) for part in hermite(NODES))
         point = mode[..., None] + spread.sqrt()[..., None] * node
         edges = (point - self.lower[..., None]) * slope[..., None], (self.upper[..., None] - point) * slope[..., None]
         inside = sum(torch.nn.functional.logsigmoid(edge) for edge in edges)
@@ -167,7 +167,7 @@ def _two_sided(low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
     return at_low - at_high, weighted[0] - weighted[1]
 
 
-def _hermite(nodes: int) -> tuple[Tensor, Tensor]:
+def hermite(nodes: int) -> tuple[Tensor, Tensor]:
     """Nodes and weights for a standard normal."""
     from numpy.polynomial.hermite_e import hermegauss
 

@@ -292,6 +292,10 @@ The name in the first column is the key everywhere: of the stream tag, in the di
 message. A field that nobody knows is left out. A value holds from the item that it is said on until it is said anew. In a ZMQ message it
 holds for all frames of the message, whose indices are the array `frame`. Amplitudes and powers are in the units of the samples.
 
+Samples may be packed, as the bits of the converters that `adc_bits`, `adc_scale`, `adc_offset` and `adc_dither` describe: octets as
+`massaccess.forward.packing` says, array `packed` of a ZMQ message, datatype `ru8` of a SigMF recording, whose global object has
+`massaccess:packing` with bits a part, antennas and order.
+
 This page is made by `massaccess.link.metadata.markdown()`.
 
 """

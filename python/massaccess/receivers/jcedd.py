@@ -202,6 +202,11 @@ class Exchange:
         rx, sent, noise_var = rows
         return combine(rx, sent, noise_var=noise_var, known=self.message, present=self.link.present)
 
+    def seen(self, posterior: ChannelEstimate) -> ChannelEstimate:
+        """The cavity of ``posterior``; an empty slot is sure of its zero."""
+        here = self.link.present[..., None]
+        return cavity(ChannelEstimate(posterior.mean, torch.where(here, posterior.error, self.message.error)), self.message)
+
     def evaluate(self, posterior: ChannelEstimate, damping: float = 1.0, soft: Symbols | None = None) -> Exchange:
         """One evaluation of the prior on the cavity of ``posterior``; users' gains are divided out before and put back after it. Users of
         whom the prior says nothing finite keep what was received, and their frame's mismatch is NaN. With the symbols ``soft`` the cavity
@@ -209,8 +214,7 @@ class Exchange:
         if self.closed and self.doubt is None:
             return replace(self, channel=posterior)
         here = self.link.present[..., None]
-        known = ChannelEstimate(posterior.mean, torch.where(here, posterior.error, self.message.error))  # an empty slot is sure of its zero
-        seen, gain = cavity(known, self.message), torch.where(here, self.link.gain[..., None], 1)
+        seen, gain = self.seen(posterior), torch.where(here, self.link.gain[..., None], 1)
         doubt = self.doubt
         if doubt and soft:
             doubt = doubt.heard(seen, gain * self.link.beams.power, soft, len(self.link.prior.amplitudes) ** 2)

@@ -11,11 +11,11 @@ from ..core import Estimate, Observation
 from ..detection.linear import MatchedFilter, Symbols
 from ..errors import ShapeError
 from ..estimation.estimate import ChannelEstimate
+from ..likelihoods.linearised import Linearised
 from ..weights import choose
 from .coherent import Detector, Link, known_active
 from .doubt import Doubt
 from .jcedd import Exchange, Settled
-from .linearised import Linearised
 from .selection import Selection
 
 BLAME = 0.75
@@ -37,9 +37,9 @@ class QuantizedEp:
     and new Gaussians, and one evaluation of the prior. ``final`` gives the symbols. ``share`` of each new Gaussian is taken.
     Soft decision feedback counts the symbols' variance as in expectation maximisation (`BLAME`).
 
-    ``weights`` names the channel prior (`weights.choose`): "auto", "gaussian", a shipped network or mixture, or a file. One bit hardly tells
-    amplitudes, and with any but a Gaussian prior they drift: in the end the power of all channels of a frame is drawn to what the prior
-    expects, as far as the samples know less of it (`Linearised.amplitude`). ``link`` is the law of the noise
+    ``weights`` names the channel prior (`weights.choose`): "auto", "gaussian", a shipped network or mixture, or a file. One bit hardly
+    tells amplitudes, and with any but a Gaussian prior they drift: in the end the power of all channels of a frame is drawn to what the
+    prior expects, as far as the samples know less of it (`Linearised.amplitude`). ``link`` is the law of the noise
     (`likelihoods.quantized.LINKS`). A frame leaves once its symbols move by less than ``tolerance``.
     """
 
@@ -66,7 +66,7 @@ class QuantizedEp:
         slots = Selection.of(active > 0)
         prior = choose(self.weights, obs)
         link = Link.of(obs, slots, prior.beams)
-        doubt = None if active.dtype == torch.bool else Doubt.of(obs, slots, active)
+        doubt = None if active.dtype == torch.bool else Doubt.of(obs, slots, active).cautious()
         state = State(Exchange.of(link, prior, doubt), Linearised.of(obs, link=self.link))
         state, settled, cut = self._receive(obs, state)
         state = replace(state, exchange=replace(state.exchange, channel=settled.decided()))

@@ -18,7 +18,7 @@ OURS = {
     "activity": ("black", "-"),
     "covariance": ("dimgray", (0, (5, 2))),
     "onebit": ("black", "-"),
-    "bussgang-lmmse": ("dimgray", (0, (5, 2))),
+    "onebit-ep": ("black", "-."),
 }
 """The toolkit's defaults and the classical ones beside them: broad, and under the others, which they often coincide with."""
 

@@ -9,11 +9,12 @@ import torch
 from torch import Tensor
 
 from ..core import Observation
-from ..likelihoods.linear import Linear
-from ..likelihoods.quantized import Quantized, likelihood
+from .linear import Linear
+from .quantized import Quantized, hermite, likelihood
 
 LEAST_CAVITY = 0.05  # share of the posterior's precision that a cavity keeps
 LEAST_NEWS = 1e-3  # of the cavity's precision: what a sample says at the least
+NODES = 40  # of the quadrature for the information on the amplitude
 SILENCE = 1e9  # noise variance of samples that nothing was made of yet
 
 
@@ -76,16 +77,9 @@ class Linearised:
         moves them across."""
         noise = self.likelihood.noise_var[:, 0, 0]
         share, reach = noise / (noise + error), (signal / (noise + error)).sqrt()
-        node, weight = (part.to(signal) for part in _hermite())
+        node, weight = (part.to(signal) for part in hermite(NODES))
         spot = reach[:, None] * node
         log_both = torch.special.log_ndtr(spot) + torch.special.log_ndtr(-spot)
         each = (weight * spot.square() * torch.exp(-spot.square() - log_both)).sum(-1) / (2 * math.pi)
         heard = (self.noise[..., 0] < SILENCE).sum(1) * 2 * self.rx.shape[2]
         return heard * share.square() * each
-
-
-def _hermite(nodes: int = 40) -> tuple[Tensor, Tensor]:
-    from numpy.polynomial.hermite_e import hermegauss
-
-    node, weight = (torch.from_numpy(column) for column in hermegauss(nodes))
-    return node, weight / math.sqrt(2 * math.pi)
