@@ -16,7 +16,7 @@ from torch import Tensor
 from .advi import Adam, Factors, SignProblem
 
 START, ALPHA_LOG_SD, LOG_SD = 1.0, -2.0, -1.0  # of alpha, its deviation and the channels'
-SURE, UNSURE = 1.0, 0.25
+SURE, UNSURE = 1.0, 0.2
 """Power of the mean of alpha h over its variance that makes a user active, at high and at low SNR. Measured with 100 users, 15 active, 64
 antennas, 40 pilots: active ones have 0.4 or more at -10 dB, 1.6 at 0 dB; silent ones beside them up to 0.2 (0.9 at 30 dB, where their power
 tells them apart); pilots of noise alone reach 0.7 at 20 dB and 0.5 at -10 dB."""
