@@ -20,9 +20,9 @@ LEAST_ERROR = 1e-6  # variance that the prior may claim
 class RowSparse:
     """Each user's channel is zero, or Gaussian with independent antennas; samples are what the converters gave (`Linearised`).
 
-    Messages hold one variance for all antennas, so that one small system a frame serves them all, in the number of pilots: vector approximate
-    message passing (Rangan, Schniter, Fletcher 2019) for a generalised linear model, with the row-wise prior of joint sparsity. ``share`` of
-    each new Gaussian for a sample is taken. With ideal converters this is a VAMP for multiple measurement vectors.
+    Messages hold one variance for all antennas, so that one small system a frame serves them all, in the number of pilots: vector
+    approximate message passing (Rangan, Schniter, Fletcher 2019) for a generalised linear model, with the row-wise prior of joint
+    sparsity. ``share`` of each new Gaussian for a sample is taken. With ideal converters this is VAMP for many antennas.
     """
 
     iterations: int = 8
@@ -37,7 +37,8 @@ class RowSparse:
         """Log odds of being active [B N], and the pilot samples as they stand."""
         gain = obs.pilot_rx.real.new_ones(obs.frames, obs.users) if obs.user_gain is None else obs.user_gain
         prior = BernoulliGaussian(obs.activity, gain)
-        sent, samples = obs.pilots.expand(obs.frames, -1, -1), Linearised.of(replace(obs, data_rx=obs.data_rx[:, :0]))
+        pilots = replace(obs, data_rx=obs.data_rx[:, :0], front_end=obs.front_end.first(obs.pilot_len))
+        sent, samples = obs.pilots.expand(obs.frames, -1, -1), Linearised.of(pilots)
         prec, shift = 1 / (obs.activity * gain)[..., None], torch.zeros_like(obs.pilot_rx[:, :1]).expand(-1, obs.users, -1)
         power = sent.abs().square() @ (1 / prec)
         samples = samples.again(torch.zeros_like(samples.rx), power, 1.0)
