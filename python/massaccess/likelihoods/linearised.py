@@ -15,6 +15,7 @@ from .quantized import Quantized, hermite, likelihood
 LEAST_CAVITY = 0.05  # share of the posterior's precision that a cavity keeps
 LEAST_NEWS = 1e-3  # of the cavity's precision: what a sample says at the least
 NODES = 40  # of the quadrature for the information on the amplitude
+STEPS, STEP_REACH = 9, 2.0  # of the search for the noise variance, nepers either way
 SILENCE = 1e9  # noise variance of samples that nothing was made of yet
 
 
@@ -45,9 +46,9 @@ class Linearised:
 
     def put(self, frames: Tensor, others: Linearised) -> Linearised:
         """A copy with ``others`` in the places of ``frames`` (indices)."""
-        rx, noise = self.rx.clone(), self.noise.clone()
-        rx[frames], noise[frames] = others.rx, others.noise
-        return replace(self, rx=rx, noise=noise)
+        rx, noise, noise_var = self.rx.clone(), self.noise.clone(), self.likelihood.noise_var.clone()
+        rx[frames], noise[frames], noise_var[frames] = others.rx, others.noise, others.likelihood.noise_var
+        return Linearised(replace(self.likelihood, noise_var=noise_var), rx, noise)
 
     def cavity(self, mean: Tensor, var: Tensor, times: slice = slice(None)) -> tuple[Tensor, Tensor]:
         """What all but the own sample says of z: CN(mean, var) [B T M] and [B T 1], from its posterior."""
@@ -70,6 +71,19 @@ class Linearised:
         all_rx, all_noise = self.rx.clone(), self.noise.clone()
         all_rx[:, times], all_noise[:, times] = (part * shift + (1 - part) * rx / noise) / total, 1 / total
         return replace(self, rx=all_rx, noise=all_noise)
+
+    def refitted(self, mean: Tensor, var: Tensor, times: slice) -> Linearised:
+        """With the noise variance, one a frame, that makes the samples at ``times`` most likely whose noiseless values are CN(mean [B T M],
+        var [B T 1]): the best of a grid of `STEPS` around the last, and a parabola through its neighbours."""
+        seen, before = self.likelihood.at(times), self.likelihood.noise_var
+        steps = torch.linspace(-STEP_REACH, STEP_REACH, STEPS, device=mean.device, dtype=before.dtype)
+        tried = [replace(seen, noise_var=before * step.exp()).log_evidence(mean, var.expand(mean.shape)).mean((1, 2)) for step in steps]
+        score = torch.stack(tried, 1)
+        best = score.argmax(1, keepdim=True).clamp(1, STEPS - 2)
+        low, middle, high = (score.gather(1, best + shift) for shift in (-1, 0, 1))
+        offset = ((low - high) / (2 * (low - 2 * middle + high)).clamp_max(-1e-9)).clamp(-1, 1)
+        factor = (steps[best] + offset * (steps[1] - steps[0])).exp()
+        return replace(self, likelihood=replace(self.likelihood, noise_var=before * factor[..., None]))
 
     def amplitude(self, signal: Tensor, error: Tensor) -> Tensor:
         """Fisher information [B] on the logarithm of the amplitude of z, of all samples that were heard, for z of mean power ``signal`` [B]
