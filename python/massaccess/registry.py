@@ -166,6 +166,14 @@ RECEIVERS: dict[str, Entry] = {
         "this toolkit",
         options={"spare": 6, "reexamine": 4, "temper": 1.5},
     ),
+    "onebit-gaussian": Entry(
+        "receivers.one_bit:QuantizedEp",
+        "coherent",
+        "onebit-ep with the Gaussian prior of the array covariance",
+        "this toolkit",
+        _QUANTIZED_EP,
+        {"weights": "gaussian"},
+    ),
     "onebit": Entry(
         "onebit-activity+onebit-ep",
         "joint",

@@ -70,7 +70,8 @@ class QuantizedEp:
         probabilities; then the whole frame decides which of those above zero are active (`Doubt`), and the estimate says how likely.
 
         info: nfe (mean over frames), evaluations [B], error_var [B N] (mean over antennas), sample_noise [B] (mean variance of the
-        Gaussians that stand in for data samples), mismatch [B] (as in `jcedd.LearnedEp`), noise_var [B], fallback [B] bool (another prior took over), cut (time was up).
+        Gaussians that stand in for samples), mismatch [B] (as in `jcedd.LearnedEp`), noise_var [B], fallback [B] bool (another prior took
+        over), cut (time was up).
         """
         active = known_active(obs) if active is None else active
         if active.shape != (obs.frames, obs.users):
