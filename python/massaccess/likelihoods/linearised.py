@@ -5,10 +5,12 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from ..core import Observation
+from ..parallel import over_frames
 from .linear import Linear
 from .quantized import Quantized, hermite, likelihood
 
@@ -60,6 +62,28 @@ class Linearised:
         in natural parameters, and the rest of the old ones. All of them where there are none yet."""
         if isinstance(self.likelihood, Linear):
             return self
+        signs = self.likelihood.one_sided and self.likelihood.link == "probit"
+        run = self._compiled if signs and self.rx.device.type == "cpu" else self._batched
+        rx, noise = run(mean, var, share, times)
+        return replace(self, rx=rx, noise=noise)
+
+    def _compiled(self, mean: Tensor, var: Tensor, share: float, times: slice) -> tuple[Tensor, Tensor]:
+        from . import _sign_kernel as kernel
+
+        assert isinstance(self.likelihood, Quantized)
+        frames = len(self.rx)
+        first, last, _ = times.indices(self.rx.shape[1])
+        rx, noise = self.rx.new_empty(self.rx.shape), self.noise.new_empty(self.noise.shape)
+        for others in (slice(0, first), slice(last, None)):
+            rx[:, others], noise[:, others] = self.rx[:, others], self.noise[:, others]
+        cells = _rows(self.likelihood.lower), _rows(self.likelihood.upper), _rows(self.likelihood.noise_var.expand(frames, 1, 1))[:, 0]
+        known = _rows(torch.view_as_real(mean.resolve_conj())), _rows(var)
+        old, out = (_rows(torch.view_as_real(self.rx)), _rows(self.noise)), (_rows(torch.view_as_real(rx)), _rows(noise))
+        over_frames(kernel.again, frames, *cells, *known, *old, first, share, SILENCE, LEAST_CAVITY, LEAST_NEWS, *out)
+        return rx, noise
+
+    def _batched(self, mean: Tensor, var: Tensor, share: float, times: slice) -> tuple[Tensor, Tensor]:
+        """The same in tensor operations: the path for a GPU, and for converters of several bits."""
         fresh, spread = self.cavity(mean, var, times)
         tilted, tight = self.likelihood.at(times).moments(fresh, spread)
         tight = tight.mean(-1, keepdim=True)
@@ -69,7 +93,7 @@ class Linearised:
         total = part * news + (1 - part) / noise
         all_rx, all_noise = self.rx.clone(), self.noise.clone()
         all_rx[:, times], all_noise[:, times] = (part * shift + (1 - part) * rx / noise) / total, 1 / total
-        return replace(self, rx=all_rx, noise=all_noise)
+        return all_rx, all_noise
 
     def amplitude(self, signal: Tensor, error: Tensor) -> Tensor:
         """Fisher information [B] on the logarithm of the amplitude of z, of all samples that were heard, for z of mean power ``signal`` [B]
@@ -83,3 +107,8 @@ class Linearised:
         each = (weight * spot.square() * torch.exp(-spot.square() - log_both)).sum(-1) / (2 * math.pi)
         heard = (self.noise[..., 0] < SILENCE).sum(1) * 2 * self.rx.shape[2]
         return heard * share.square() * each
+
+
+def _rows(values: Tensor) -> np.ndarray:
+    """The last two axes as one, as an array."""
+    return values.flatten(-2).contiguous().numpy()
