@@ -134,11 +134,13 @@ def likelihood(obs: Observation, *, link: str = "probit") -> Linear | Quantized:
 
 
 def log_mass(low: Tensor, high: Tensor) -> Tensor:
-    """log(Phi(high) - Phi(low)), exact in both tails."""
+    """log(Phi(high) - Phi(low)), exact in both tails; one edge may be infinite, and slopes stay finite."""
     flip = low + high > 0  # to the side where Phi is small
     low, high = torch.where(flip, -high, low), torch.where(flip, -low, high)
-    top, bottom = torch.special.log_ndtr(high), torch.special.log_ndtr(low)
-    return top + torch.log(-torch.expm1((bottom - top).clamp_max(-torch.finfo(top.dtype).tiny)))
+    open_below = low.isinf()
+    top, bottom = torch.special.log_ndtr(high), torch.special.log_ndtr(torch.where(open_below, high, low))
+    fall = torch.where(open_below, -torch.inf, bottom - top)
+    return top + torch.log(-torch.expm1(fall.clamp_max(-torch.finfo(top.dtype).tiny)))
 
 
 def _cells(samples: Tensor, converter: FrontEnd) -> tuple[Tensor, Tensor]:
