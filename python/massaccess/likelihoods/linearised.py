@@ -102,9 +102,10 @@ class Linearised:
         noise = self.likelihood.noise_var[:, 0, 0]
         share, reach = noise / (noise + error), (signal / (noise + error)).sqrt()
         node, weight = (part.to(signal) for part in hermite(NODES))
-        spot = reach[:, None] * node
+        narrow = (1 + reach.square()).rsqrt()  # samples that say something are near the threshold, however loud the rest
+        spot = (reach * narrow)[:, None] * node
         log_both = torch.special.log_ndtr(spot) + torch.special.log_ndtr(-spot)
-        each = (weight * spot.square() * torch.exp(-spot.square() - log_both)).sum(-1) / (2 * math.pi)
+        each = narrow * (weight * spot.square() * torch.exp(-spot.square() / 2 - log_both)).sum(-1) / (2 * math.pi)
         heard = (self.noise[..., 0] < SILENCE).sum(1) * 2 * self.rx.shape[2]
         return heard * share.square() * each
 
