@@ -72,6 +72,19 @@ def test_the_kernel_and_its_twin_agree(adc: dict[str, float], times: slice, gene
         torch.testing.assert_close(samples.noise, noise, rtol=1e-6, atol=0)
 
 
+@pytest.mark.parametrize("power", [1e-8, 1e-3, 1e3, 1e6])
+def test_far_out_they_agree_and_stay_finite(power: float, generator: torch.Generator) -> None:
+    """Samples that contradict what the others say, and posteriors that know less than the samples claim."""
+    samples = Linearised.of(seen(adc_dither=0.5))
+    for size in (1.0, 30.0):
+        mean = size * torch.randn(samples.rx.shape, dtype=samples.rx.dtype, generator=generator)
+        var = torch.full_like(samples.noise, power)
+        rx, noise = samples._batched(mean, var, 0.6, slice(None))
+        samples = samples.again(mean, var, 0.6)
+        torch.testing.assert_close((samples.rx, samples.noise), (rx, noise), rtol=1e-5, atol=1e-5)
+        assert bool(torch.isfinite(torch.view_as_real(rx)).all()) and bool((noise > 0).all())
+
+
 def test_they_agree_in_single_precision(generator: torch.Generator) -> None:
     samples = Linearised.of(seen(double=False, adc_dither=0.5))
     mean = 2 * torch.randn(samples.rx.shape, dtype=samples.rx.dtype, generator=generator)
@@ -148,7 +161,7 @@ def posterior(cells: Quantized, noise_var: float) -> tuple[complex, float]:
 
 
 @pytest.mark.parametrize("seed", range(4))
-@pytest.mark.parametrize(("bits", "noise_var"), [(1, 0.1), (1, 1.0), (2, 0.3)])
+@pytest.mark.parametrize(("bits", "noise_var"), [(1, 0.3), (1, 1.0), (2, 0.3)])
 def test_the_fixed_point_is_nearly_the_posterior(bits: int, noise_var: float, seed: int) -> None:
     cells, samples = toy(bits, noise_var, seed)
     for _ in range(80):

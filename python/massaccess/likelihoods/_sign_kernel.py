@@ -60,7 +60,9 @@ def slopes(x, first, second):
 
 
 @njit(cache=True, nogil=True, fastmath=SOUND, error_model="numpy")
-def again(first, last, lower, upper, noise_var, mean, var, rx, noise, start, share, silence, least_cavity, least_news, out_rx, out_noise):
+def again(
+    first, last, lower, upper, noise_var, mean, var, rx, noise, start, share, silence, least_cavity, least_news, farthest, out_rx, out_noise
+):
     """`Linearised.again` for the frames first..last and the symbol times of mean [B t 2M], the first of which is ``start``.
 
     lower, upper and rx [B T 2M]: real and imaginary parts side by side; noise_var [B]; var [B t], noise [B T]; out like rx and noise.
@@ -68,32 +70,34 @@ def again(first, last, lower, upper, noise_var, mean, var, rx, noise, start, sha
     times, parts = mean.shape[1], mean.shape[2]
     fresh, tilted = np.empty(parts), np.empty(parts)
     for frame in range(first, last):
-        own = 0.5 * noise_var[frame]
+        noise_half = 0.5 * noise_var[frame]
         for row in range(times):
             t = start + row
             prec, site = 1.0 / var[frame, row], 1.0 / noise[frame, t]
-            spread = 1.0 / max(prec - site, least_cavity * prec)
+            own = min(site, (1.0 - least_cavity) * prec)
+            spread = 1.0 / (prec - own)
             half = 0.5 * spread
-            total = half + own
+            total = half + noise_half
             scale = 1.0 / math.sqrt(total)
             step = half * scale
-            rest, gain = half * own / total, half * half / total
+            rest, gain = half * noise_half / total, half * half / total
             tight = 0.0
             for i in range(parts):
                 low, high = lower[frame, t, i], upper[frame, t, i]
                 above = high == np.inf  # the cell reaches to plus infinity
                 sign, edge = (1.0, low) if above else (-1.0, high)
-                place = spread * (mean[frame, row, i] * prec - rx[frame, t, i] * site)
+                place = spread * (mean[frame, row, i] * prec - rx[frame, t, i] * own)
                 slope, bend = _slopes(sign * (place - edge) * scale)
                 fresh[i] = place
                 tilted[i] = place + sign * step * slope
                 tight += rest + gain * max(1.0 - bend, 0.0)
             tight = 2.0 * tight / parts
             part = 1.0 if noise[frame, t] >= silence else share
-            known = part * max(1.0 / tight - 1.0 / spread, least_news / spread)
-            fused = 1.0 / (known + (1.0 - part) * site)
+            news = max(1.0 / tight - 1.0 / spread, least_news / spread)
+            boost, reach = 1.0 + 1.0 / (news * spread), farthest * math.sqrt(0.5 * (spread + 1.0 / news))
             old = (1.0 - part) * site
+            fused = 1.0 / (part * news + old)
             for i in range(parts):
-                shift = tilted[i] / tight - fresh[i] / spread
-                out_rx[frame, t, i] = fused * (part * shift + old * rx[frame, t, i])
+                step = min(max((tilted[i] - fresh[i]) * boost, -reach), reach)
+                out_rx[frame, t, i] = fused * (part * news * (fresh[i] + step) + old * rx[frame, t, i])
             out_noise[frame, t] = fused

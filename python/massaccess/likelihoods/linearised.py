@@ -16,6 +16,7 @@ from .quantized import Quantized, hermite, likelihood
 
 LEAST_CAVITY = 0.05  # share of the posterior's precision that a cavity keeps
 LEAST_NEWS = 1e-3  # of the cavity's precision: what a sample says at the least
+FARTHEST = 8.0  # from what the others say that a sample can stand, in deviations of what it may stand: no more, or few users run away
 NODES = 40  # of the quadrature for the information on the amplitude
 SILENCE = 1e9  # noise variance of samples that nothing was made of yet
 
@@ -52,10 +53,12 @@ class Linearised:
         return replace(self, rx=rx, noise=noise)
 
     def cavity(self, mean: Tensor, var: Tensor, times: slice = slice(None)) -> tuple[Tensor, Tensor]:
-        """What all but the own sample says of z: CN(mean, var) [B T M] and [B T 1], from its posterior."""
+        """What all but the own sample says of z: CN(mean, var) [B T M] and [B T 1], from its posterior. A sample that would leave less than
+        `LEAST_CAVITY` is taken out in part."""
         rx, noise = self.rx[:, times], self.noise[:, times]
-        news = (1 / var - 1 / noise).maximum(LEAST_CAVITY / var)
-        return (mean / var - rx / noise) / news, 1 / news
+        own = (1 / noise).minimum((1 - LEAST_CAVITY) / var)
+        news = 1 / var - own
+        return (mean / var - rx * own) / news, 1 / news
 
     def again(self, mean: Tensor, var: Tensor, share: float, times: slice = slice(None)) -> Linearised:
         """New Gaussians for the symbol times ``times``, from the posterior mean [B T M] and variance [B T 1] of z there; ``share`` of them,
@@ -79,7 +82,7 @@ class Linearised:
         cells = _rows(self.likelihood.lower), _rows(self.likelihood.upper), _rows(self.likelihood.noise_var.expand(frames, 1, 1))[:, 0]
         known = _rows(torch.view_as_real(mean.resolve_conj())), _rows(var)
         old, out = (_rows(torch.view_as_real(self.rx)), _rows(self.noise)), (_rows(torch.view_as_real(rx)), _rows(noise))
-        over_frames(kernel.again, frames, *cells, *known, *old, first, share, SILENCE, LEAST_CAVITY, LEAST_NEWS, *out)
+        over_frames(kernel.again, frames, *cells, *known, *old, first, share, SILENCE, LEAST_CAVITY, LEAST_NEWS, FARTHEST, *out)
         return rx, noise
 
     def _batched(self, mean: Tensor, var: Tensor, share: float, times: slice) -> tuple[Tensor, Tensor]:
@@ -87,7 +90,10 @@ class Linearised:
         fresh, spread = self.cavity(mean, var, times)
         tilted, tight = self.likelihood.at(times).moments(fresh, spread)
         tight = tight.mean(-1, keepdim=True)
-        news, shift = (1 / tight - 1 / spread).maximum(LEAST_NEWS / spread), tilted / tight - fresh / spread
+        news = (1 / tight - 1 / spread).maximum(LEAST_NEWS / spread)
+        step, reach = (tilted - fresh) * (1 + 1 / (news * spread)), FARTHEST * ((spread + 1 / news) / 2).sqrt()
+        step = torch.complex(step.real.clamp(-reach, reach), step.imag.clamp(-reach, reach))
+        shift = news * (fresh + step)
         rx, noise = self.rx[:, times], self.noise[:, times]
         part = torch.where(noise >= SILENCE, 1.0, share)
         total = part * news + (1 - part) / noise
