@@ -169,6 +169,10 @@ class FrontEnd:
     distortion_var: float = 0.0
     offset: Tensor | None = None
 
+    def first(self, times: int) -> FrontEnd:
+        """That of frames cut to their first ``times`` symbols."""
+        return self if self.offset is None else dataclasses.replace(self, offset=self.offset[:times])
+
     def to(self, device: torch.device | str) -> FrontEnd:
         """The same front end on another device."""
         return self if self.offset is None else dataclasses.replace(self, offset=self.offset.to(device))

@@ -1,7 +1,7 @@
 """The one list of algorithms: stable names that result files, flowgraphs and scripts carry.
 
->>> sorted(name for name, entry in RECEIVERS.items() if entry.kind == "activity")
-['activity', 'activity-fast', 'angular-covariance', 'covariance', 'mmv-amp', 'score-jadce', 'somp', 'unrolled-covariance', 'vpl-audnet']
+>>> [name for name, entry in RECEIVERS.items() if entry.kind == "genie"][:3]
+['perfect-data-ls', 'perfect-data-lmmse', 'perfect-data-jcedd']
 >>> create("covariance+iterative-lmmse-ep", rounds=2).coherent.rounds
 2
 """
@@ -94,6 +94,16 @@ RECEIVERS: dict[str, Entry] = {
         "this toolkit",
         options={"network": "unrolled-covariance"},
     ),
+    "onebit-activity": Entry(
+        "activity.row_sparse:SeenLinearly",
+        "activity",
+        "activity-fast on quantised pilots that row-sparse expectation propagation has made linear",
+        "this toolkit",
+        {"detector": ("activity.angular:AngularCovariance", _FAST)},
+    ),
+    "row-sparse-ep": Entry(
+        "activity.row_sparse:RowSparse", "activity", "expectation propagation, quantised samples, row-sparse prior", "this toolkit"
+    ),
     "score-jadce": Entry(
         "receivers.score_jadce:ScoreJadce",
         "activity",
@@ -157,9 +167,9 @@ RECEIVERS: dict[str, Entry] = {
         options={"spare": 6, "reexamine": 4, "temper": 1.5},
     ),
     "onebit": Entry(
-        "activity-fast+onebit-ep",
+        "onebit-activity+onebit-ep",
         "joint",
-        "the default receiver for one-bit converters; today: activity-fast+onebit-ep, activity decided by the whole frame",
+        "the default receiver for one-bit converters; today: onebit-activity+onebit-ep, activity decided by the whole frame",
         "this toolkit",
         options={"spare": 6, "temper": 1.5},
     ),

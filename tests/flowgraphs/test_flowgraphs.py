@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -129,6 +130,16 @@ def test_simulations_run_and_report(compiled, name):
     report = dict(line.split(": ", 1) for line in done.stdout.splitlines() if ": " in line)
     assert (report["compared"], report["lost"]) == ("48", "0")
     assert float(report["aep"]) < 0.05
+
+
+def test_access_points_run_and_report(compiled):
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        where = f"tcp://127.0.0.1:{free.getsockname()[1]}"
+    done = run(str(compiled / "access_points_nogui.py"), "--frames", "8", "--endpoint", where, cwd=compiled)
+    assert done.returncode == 0, done.stderr
+    report = dict(line.split(": ", 1) for line in done.stdout.splitlines() if ": " in line)
+    assert (report["frames"], report["joined"], report["bad"]) == ("8", "4", "0")
+    assert int(report["packets"]) > 0.85 * int(report["packets sent"])
 
 
 def test_the_one_bit_link_reports_both_receivers_of_the_same_frames(compiled):

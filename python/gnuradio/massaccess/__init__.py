@@ -6,8 +6,11 @@ GNU Radio's own package finds this one.
 
 from ._base import failures as failures
 from ._base import run as run
+from .access_point import access_point as access_point
 from .activity_detector import activity_detector as activity_detector
+from .array_splitter import array_splitter as array_splitter
 from .channel_simulator import channel_simulator as channel_simulator
+from .fusion_center import fusion_center as fusion_center
 from .meter import meter as meter
 from .pilot_framer import pilot_framer as pilot_framer
 from .population import population as population
@@ -25,8 +28,11 @@ from .zmq_sample_listener import zmq_sample_listener as zmq_sample_listener
 from .zmq_sample_publisher import zmq_sample_publisher as zmq_sample_publisher
 
 BLOCKS = (
+    "access_point",
     "activity_detector",
+    "array_splitter",
     "channel_simulator",
+    "fusion_center",
     "meter",
     "pilot_framer",
     "population",

@@ -13,7 +13,8 @@ from .. import __version__
 from ..core import SystemConfig
 from ..errors import ConfigError, MassaccessError
 from ..forward.simulate import Simulation
-from ..link.fusion_centre import Centre, Event, Fused, summary
+from ..link.fusion_centre import Centre
+from ..link.fusion_report import Event, Fused, summary
 from ..link.fusion_source import Air
 from ..receivers.factor import COVARIANCES
 from ..receivers.fusion import MODES
@@ -22,6 +23,7 @@ from ._json import json_option, write_json
 from ._system import configure, system_options
 from .ap import CONNECT
 
+PROGRESS_SECONDS = 2.0
 TUNING = ("covariance", "refinements", "sweeps", "damping")
 
 
@@ -40,7 +42,7 @@ TUNING = ("covariance", "refinements", "sweeps", "damping")
 @click.option("--refinements", type=click.IntRange(0), default=None, help="Rounds with the symbols as additional pilots. [default: 3]")
 @click.option("--sweeps", type=click.IntRange(1), default=None, help="Turns of each access point a round. [default: of the mode]")
 @click.option("--damping", type=click.FloatRange(0, 1), default=None, help="Share of a new factor that is taken. [default: of the mode]")
-@click.option("--frames", type=click.IntRange(1), default=16, show_default=True, help="Frames to fuse.")
+@click.option("--frames", type=click.IntRange(0), default=16, show_default=True, help="Frames to fuse; 0: until recordings end.")
 @click.option("--start", type=click.IntRange(0), default=0, show_default=True, help="First frame.")
 @click.option("--batch", type=click.IntRange(1), default=8, show_default=True, help="Most frames fused in one go.")
 @click.option("--seed", type=int, default=None, help="Of the access points' simulation: bit error rates are reported too.")
@@ -92,8 +94,13 @@ def _fuse(
             click.echo(f"massaccess: fusion centre at {centre.endpoint}", err=True)
         centre.wait(options["wait_for"])
         began = time.monotonic()
-        for fused in centre.frames(options["start"], options["frames"], batch=options["batch"]):
+        shown = -PROGRESS_SECONDS
+        for fused in centre.frames(options["start"], options["frames"] or None, batch=options["batch"]):
             rows += frame_rows(fused, truth)
+            if not quiet and time.monotonic() - began - shown >= PROGRESS_SECONDS:
+                shown = time.monotonic() - began
+                heard = " ".join(map(str, fused.contributed)) or "nobody"
+                click.echo(f"massaccess: frame {fused.start + len(fused) - 1} done; access points {heard}", err=True)
     except KeyboardInterrupt:
         pass
     except MassaccessError as error:

@@ -9,21 +9,18 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Any
 
 import torch
 import zmq
-from torch import Tensor
 
 from ..errors import ConfigError, FormatError
-from ..forward.framing import Framing
-from ..forward.modulation import constellation
 from ..priors.constellation import ConstellationPrior
 from ..receivers.factor import Factor
 from ..receivers.fusion import Fusion
 from ..receivers.pvi import Pvi
 from .fusion_peer import CHANNEL_COVARIANCES, HEARTBEAT_MS
-from .fusion_source import Air
+from .fusion_report import Event, Fused, fused
+from .fusion_source import FOREVER, Air
 from .fusion_wire import POSTERIOR, Kind, Note, arrays_of, check, pack, refusal, unpack
 from .listener import SilentPeerError
 from .metadata import Metadata
@@ -33,40 +30,6 @@ from .wire import HEAD, MAX_HEADER
 QUEUE = 64  # messages that may wait in either direction for one access point
 EVENTS = 1000  # that are remembered
 SILENT_BEATS = 3  # heartbeats without a word after which another process may take an access point's place
-
-
-@dataclass(frozen=True)
-class Event:
-    """Something happened to access point ``access_point`` while frame ``frame`` was fused: joined, late, lost, back, left or refused."""
-
-    frame: int
-    access_point: int
-    what: str
-    why: str
-
-    def __str__(self) -> str:
-        return f"frame {self.frame}: access point {self.access_point} {self.what}: {self.why}"
-
-
-@dataclass(frozen=True)
-class Fused:
-    """What the access points agreed on for frames ``start`` and after: symbols [B D N] complex = x + CN(0, symbol_var [B D N]);
-    bits [B N C] uint8; payload [B N bytes] uint8 and crc_ok [B N] bool; contributed: access points whose factors count, asked: those that
-    were there at the start; seconds it took; bytes that crossed the network."""
-
-    start: int
-    symbols: Tensor
-    symbol_var: Tensor
-    bits: Tensor
-    payload: Tensor
-    crc_ok: Tensor
-    contributed: tuple[int, ...]
-    asked: tuple[int, ...]
-    seconds: float
-    octets: int
-
-    def __len__(self) -> int:
-        return len(self.symbols)
 
 
 @dataclass
@@ -79,6 +42,7 @@ class _Member:
     heard: float
     oldest: int = 0
     newest: int = 0
+    ended: bool = False
     stage: int = 0  # of the frames at hand, whose posterior it has been sent
     job: int | None = None
     deadline: float = 0.0
@@ -129,6 +93,8 @@ class Centre:
     ) -> None:
         if clients < 1 or min(deadline_s, lost_s, patience_s) <= 0:
             raise ConfigError(f"clients {clients}, deadline_s {deadline_s}, lost_s {lost_s}, patience_s {patience_s}: pass more than 0")
+        if lost_s < 2 * heartbeat_ms / 1000:
+            raise ConfigError(f"lost_s is {lost_s}: access points are heard every {heartbeat_ms} ms, pass at least twice that")
         if not allow_remote:
             require_local(endpoint)
         self.air, self.clients, self.pvi, self.heartbeat_ms = air, clients, pvi, heartbeat_ms
@@ -170,12 +136,22 @@ class Centre:
             self._turn(end)
         return len(self._members)
 
-    def frames(self, start: int, count: int, *, batch: int = 8) -> Iterator[Fused]:
-        """Fuses ``count`` frames from ``start`` on, up to ``batch`` at a time: as many as all access points that are there have."""
-        end = start + count
+    def frames(self, start: int, count: int | None = None, *, batch: int = 8) -> Iterator[Fused]:
+        """Fuses ``count`` frames from ``start`` on (None: until the streams of all access points end), up to ``batch`` at a time: as many
+        as all access points that are there have. Frames that nobody has any more are left out."""
+        end = FOREVER if count is None else start + count
         while start < end and not self.stop():
             ready = self._await_frames(start, min(batch, end - start))
-            yield self.fuse(start, ready)
+            if not ready:
+                return
+            oldest = min(member.oldest for member in self._members.values())
+            if oldest > start:  # nobody has these frames any more
+                end, start = (end if count is None else end + oldest - start), oldest
+                continue
+            found = self.fuse(start, ready)
+            if self.stop():  # what was cut short is no answer
+                return
+            yield found
             start += ready
 
     def fuse(self, start: int, count: int) -> Fused:
@@ -199,7 +175,8 @@ class Centre:
         finally:
             self._task = None
         found = fusion.posterior.symbols(self._prior)
-        return self._result(task, found.symbols, found.symbol_var, asked, time.monotonic() - began, self.octets - octets)
+        took = time.monotonic() - began
+        return fused(self.air, start, found, sorted(task.contributed), asked, seconds=took, octets=self.octets - octets)
 
     def close(self) -> None:
         """Says bye to the access points and closes; safe to call twice."""
@@ -219,13 +196,24 @@ class Centre:
     # one stage
 
     def _run(self, fusion: Fusion) -> None:
-        """One stage: until every access point that is there has had its turns, or is late, or lost."""
+        """One stage: until every access point that is there has had its turns, or is late, or lost. While all that were asked are late,
+        and nobody has said anything yet, it waits for the first of them, within its patience: a frame needs one."""
         fusion.begin()
-        while not fusion.done and not self.stop():
+        end = time.monotonic() + self.patience_s
+        while not self.stop():
             for index in fusion.ready():
                 self._ask(index)
-            if not fusion.done:
-                self._turn(min((m.deadline for m in self._members.values() if m.job is not None and not m.late), default=0.0))
+            if fusion.done and not (self._hopeful() and time.monotonic() < end):
+                return
+            deadlines = (member.deadline for member in self._members.values() if member.job is not None and not member.late)
+            self._turn(min(deadlines, default=end))
+
+    def _hopeful(self) -> bool:
+        """Whether nothing is known of the frames at hand, and somebody is at work on them."""
+        task = self._task
+        assert task is not None
+        at_work = (member.job is not None and member.job > task.first_job for member in self._members.values())
+        return not task.contributed and any(at_work)
 
     def _ask(self, index: int) -> None:
         task, member = self._task, self._members[index]
@@ -298,6 +286,10 @@ class Centre:
             self._say(index, "back" if index in self._known else "joined", f"{numbers['antennas']} antennas")
             self._known.add(index)
         old.identity, old.heard, old.oldest, old.newest = identity, now, numbers["oldest"], numbers["newest"]
+        old.ended = bool(numbers["ended"])
+        if old.late and old.job is not None and numbers["job"] < old.job:
+            old.late, old.job = False, None
+            self._say(index, "back", "its work was lost on the way")
         self._send(identity, self._welcome())
         task = self._task
         if task is not None and self._usable(index) and not task.fusion.present[index]:
@@ -331,15 +323,14 @@ class Centre:
         task, factor = self._task, note.factor()
         current = task is not None and member.job > task.first_job
         if task is not None and current and factor is not None:
-            check(factor, task.fusion.prior)
+            self._check(task, index, member, factor)
         was_late, member.job, member.late = member.late, None, False
         if was_late:
             self._say(index, "back", "its late answer came")
         if task is None:
             return
         if factor is None and current:
-            task.missed.add(index)
-            task.fusion.drop(index)
+            self._leave_out(task, index)
             self._say(index, "late", "it does not have these frames")
         elif factor is not None and current:
             member.stage = task.stage if not was_late else member.stage
@@ -350,6 +341,21 @@ class Centre:
                 task.fusion.take(index, factor)
         elif self._usable(index):
             task.fusion.resume(index)
+
+    def _check(self, task: _Task, index: int, member: _Member, factor: Factor) -> None:
+        """FormatError for a factor that cannot be; its sender is left out of these frames."""
+        try:
+            check(factor, task.fusion.prior)
+        except FormatError as error:
+            member.job, member.late = None, False
+            self._leave_out(task, index)
+            self._say(index, "bad", str(error))
+            raise
+
+    def _leave_out(self, task: _Task, index: int) -> None:
+        task.missed.add(index)
+        task.contributed.discard(index)
+        task.fusion.drop(index)
 
     # those that are silent
 
@@ -372,28 +378,29 @@ class Centre:
 
     def _await_anybody(self) -> None:
         end = time.monotonic() + self.patience_s
-        while not any(not member.late for member in self._members.values()):
+        while not any(not member.late for member in self._members.values()) and not self.stop():
             if time.monotonic() > end:
                 why = f"; {self.refused} hellos were refused, {self.bad} messages bad" if self.refused or self.bad else ""
                 raise SilentPeerError(f"no access point at {self.endpoint} for {self.patience_s:g} s{why}: start `massaccess ap` for each")
             self._turn(end)
 
     def _await_frames(self, start: int, most: int) -> int:
-        """How many frames from ``start`` on all access points that keep up have; after the deadline, those that some have."""
-        self._await_anybody()
-        end = time.monotonic() + self.deadline_s
+        """How many frames from ``start`` on all access points that keep up have; after the deadline, those that some have. None, when the
+        streams of all have ended."""
+        end = 0.0
         while not self.stop():
-            ahead = [member.newest - start for member in self._members.values() if not member.late]
-            if ahead and min(ahead) > 0:
-                return min(most, *ahead)
-            if time.monotonic() > end:
-                some = [count for count in ahead if count > 0]
-                if some:
+            self._await_anybody()
+            end = end or time.monotonic() + self.deadline_s
+            members = [member for member in self._members.values() if not member.late]
+            ahead = [member.newest - start for member in members if member.newest > start or not member.ended]
+            if not ahead and members:
+                return 0
+            if ahead and (min(ahead) > 0 or time.monotonic() > end):
+                if some := [count for count in ahead if count > 0]:
                     return min(most, *some)
-                end = time.monotonic() + self.deadline_s
-                self._await_anybody()
-            self._turn(end)
-        return most
+                end = 0.0
+            self._turn(end or time.monotonic() + self.deadline_s)
+        return 0
 
     def _say(self, index: int, what: str, why: str) -> None:
         event = Event(self._task.start if self._task else 0, index, what, why)
@@ -411,18 +418,3 @@ class Centre:
         width = 2 * self.air.users
         shared = {"diagonal": self.air.data_len * width, "shared": width**2, "full": self.air.data_len * width**2}
         return 4 * frames * (self.air.data_len * width + shared[self.pvi.covariance]) + 64
-
-    def _result(self, task: _Task, symbols: Tensor, var: Tensor, asked: tuple[int, ...], seconds: float, octets: int) -> Fused:
-        alphabet = constellation(self.air.modulation)
-        bits = alphabet.decide(symbols.mT)
-        framing = Framing(self.air.users, bits.shape[-1])
-        payload, crc_ok = framing.decode(bits)
-        return Fused(task.start, symbols, var, bits, payload, crc_ok, tuple(sorted(task.contributed)), asked, seconds, octets)
-
-
-def summary(events: Any) -> dict[str, int]:
-    """How often each kind of event happened."""
-    counts: dict[str, int] = {}
-    for event in events:
-        counts[event.what] = counts.get(event.what, 0) + 1
-    return counts

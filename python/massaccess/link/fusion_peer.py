@@ -13,9 +13,12 @@ import torch
 import zmq
 
 from ..errors import ConfigError, FormatError
+from ..forward.simulate import observe
 from ..receivers.access_point import AccessPoint, Settings
 from ..receivers.coherent import known_active
+from ..receivers.factor import Factor
 from ..receivers.selection import Selection
+from ..rng import complex_normal, generator
 from .fusion_source import Source
 from .fusion_wire import FACTOR, POSTERIOR, Kind, Note, arrays_of, pack, reason_of, unpack
 from .listener import SilentPeerError
@@ -24,6 +27,7 @@ from .publisher import GRACE_SECONDS, terminate
 from .wire import HEAD, MAX_BYTES, MAX_HEADER
 
 HEARTBEAT_MS = 500
+FASTEST_MS, SLOWEST_MS = 20, 10_000  # heartbeats that a centre may ask for
 CHANNEL_COVARIANCES = ("shared", "diagonal")  # in the order of their numbers on the wire
 SEND_QUEUE = 16
 
@@ -36,6 +40,17 @@ class Work:
         self._frames: tuple[int, int, int, Settings] | None = None
         self._point: AccessPoint | None = None
         self._stage = 0
+
+    def warm_up(self) -> None:
+        """A frame of noise: the first one costs much more than the others, and might be late."""
+        air, antennas = self.source.air, self.source.antennas
+        draw = generator(0, "warm up")
+        rx = complex_normal(1, air.pilot_len + air.data_len, antennas, generator=draw)
+        pilots = complex_normal(air.pilot_len, air.users, generator=draw)
+        obs = observe(rx, pilots, noise_var=1.0, activity=1.0, modulation=air.modulation)
+        point = AccessPoint(obs, Selection.of(known_active(obs)))
+        point.estimate()
+        point.update(Factor.prior(1, air.data_len, air.users, covariance="shared", like=rx.real))
 
     def answer(self, note: Note, settings: Settings) -> dict[str, object]:
         """The arrays of the answer; none when the frames are not at hand, or the estimate that the work is about was never made."""
@@ -78,6 +93,7 @@ class Peer:
         self.session = secrets.randbits(64)
         self.answered = self.bad = 0
         self._next = b""
+        self._job = self._centre = 0  # of the work that came last, and who sent it
         self.refused = ""
         self.welcome: Settings | None = None
         self._context = zmq.Context()
@@ -105,7 +121,10 @@ class Peer:
     def run(self, *, stop: Callable[[], bool] = lambda: False, patience_s: float | None = 30.0) -> str:
         """Works until the centre says bye ("bye") or ``stop`` says so ("stopped"). Raises SilentPeerError when the centre says nothing for
         ``patience_s`` (None: waits for ever), and whatever the source raises."""
-        self._thread = threading.Thread(target=self._labour, name="access point", daemon=True)
+        work = Work(self.source)
+        with torch.inference_mode():
+            work.warm_up()
+        self._thread = threading.Thread(target=self._labour, args=(work,), name="access point", daemon=True)
         self._thread.start()
         poller = zmq.Poller()
         poller.register(self._socket, zmq.POLLIN)
@@ -149,7 +168,15 @@ class Peer:
 
     def _hello(self) -> Note:
         oldest, newest = self.source.span()
-        facts = {"index": self.index, "of": self.of, "antennas": self.source.antennas, "oldest": oldest, "newest": newest}
+        facts = {
+            "index": self.index,
+            "of": self.of,
+            "antennas": self.source.antennas,
+            "oldest": oldest,
+            "newest": newest,
+            "ended": int(self.source.ended),
+            "job": self._job,
+        }
         return Note(Kind.HELLO, {**facts, **self.source.air.numbers}, {}, self.session, Metadata(pilot_book=self.source.air.pilot_book))
 
     def _send(self, note: Note) -> None:
@@ -168,9 +195,12 @@ class Peer:
         """Does what the centre says; whether it says bye."""
         if note.kind == Kind.WELCOME:
             self.welcome, self.refused = _settings(note), ""
+            self.heartbeat_ms = min(max(note.numbers["heartbeat_ms"], FASTEST_MS), SLOWEST_MS)
+            self._job = self._job if note.session == self._centre else 0
         elif note.kind == Kind.REFUSED:
             self.refused = reason_of(note)
         elif note.kind == Kind.WORK and self.welcome is not None:
+            self._job, self._centre = note.numbers["job"], note.session
             self._next = pack(note)  # of work that waits, only the latest matters
             self._begin()
         return note.kind == Kind.BYE
@@ -193,10 +223,9 @@ class Peer:
             self._socket.send(message, zmq.DONTWAIT)
         self._begin()
 
-    def _labour(self) -> None:
+    def _labour(self, work: Work) -> None:
         inside = self._context.socket(zmq.PAIR)
         inside.connect(f"inproc://work-{id(self)}")
-        work = Work(self.source)
         try:
             while message := inside.recv():
                 inside.send(self._answer(work, unpack(message)))

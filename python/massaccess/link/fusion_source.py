@@ -1,4 +1,4 @@
-"""Where access points have their frames from: a share of a simulation, or whatever is pushed into a buffer."""
+"""Where access points have their frames from: a share of a simulation, a recording, or whatever is pushed into a buffer."""
 
 from __future__ import annotations
 
@@ -8,14 +8,17 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Protocol
 
+import numpy as np
 import torch
 
 from ..core import Observation, SystemConfig
 from ..errors import ConfigError, ShapeError
 from ..forward.modulation import constellation
 from ..forward.pilots import book_id
-from ..forward.simulate import Simulation, observe
-from ..receivers.pvi import share
+from ..forward.simulate import Population, Simulation, observe
+from ..receivers.pvi import part_of, share
+from .metadata import converter_of
+from .recording import Recording
 
 FOREVER = 2**53
 
@@ -49,6 +52,11 @@ class Source(Protocol):
 
     @property
     def antennas(self) -> int: ...
+
+    @property
+    def ended(self) -> bool:
+        """Whether no more frames will come."""
+        ...
 
     def span(self) -> tuple[int, int]:
         """First frame that is at hand, and the first that is not yet."""
@@ -84,7 +92,11 @@ class SimulatedShare:
 
     @cached_property
     def antennas(self) -> int:
-        return self.frames(0, 1).antennas
+        return len(range(self.config.antennas)[part_of(self.config.antennas, self.index, self.of)])
+
+    @property
+    def ended(self) -> bool:
+        return False
 
     def span(self) -> tuple[int, int]:
         return 0, FOREVER
@@ -93,11 +105,62 @@ class SimulatedShare:
         return share(self.simulation.frames(start, count)[1], self.index, self.of)
 
 
+@dataclass(frozen=True)
+class RecordedShare:
+    """A recording of an access point's own antennas or, with ``index`` and ``of``, its share of a recording of the whole array."""
+
+    recording: Recording
+    index: int = 0
+    of: int = 1
+
+    def __post_init__(self) -> None:
+        if self.recording.config.activity_prior != 1:
+            raise ConfigError(
+                f"{self.recording.path} has unknown activity: access points have to know who is active, record all users active"
+            )
+        if self.recording.metadata.noise_var is None:
+            raise ConfigError(f"{self.recording.path} does not say its noise variance: record it with the metadata noise_var")
+
+    @cached_property
+    def pilots(self) -> torch.Tensor:
+        return Population(self.recording.config).pilots
+
+    @cached_property
+    def air(self) -> Air:
+        return Air.of(self.recording.config, self.pilots)
+
+    @property
+    def antennas(self) -> int:
+        return len(range(self.recording.config.antennas)[part_of(self.recording.config.antennas, self.index, self.of)])
+
+    @property
+    def ended(self) -> bool:
+        return True
+
+    def span(self) -> tuple[int, int]:
+        first, last = self.recording.runs[0], self.recording.runs[-1]
+        return first.metadata.frame or 0, (last.metadata.frame or 0) + last.count
+
+    def frames(self, start: int, count: int) -> Observation | None:
+        """None also for frames between which the recording has a gap."""
+        config = self.recording.config
+        for run in self.recording.runs:
+            offset = start - (run.metadata.frame or 0)
+            if offset >= 0 and offset + count <= run.count:
+                rx = torch.from_numpy(np.array(self.recording.read(run, offset, count), np.complex64))
+                known = run.metadata
+                assert known.noise_var is not None
+                end = converter_of(known, (config.frame_len, config.antennas))
+                facts = {"noise_var": known.noise_var, "activity": 1.0, "modulation": config.modulation, "front_end": end}
+                return share(observe(rx, self.pilots, **facts), self.index, self.of)
+        return None
+
+
 class FrameBuffer:
     """Frames of a stream, the last ``capacity`` of them: `push` what the antennas received, in any thread; the rest is `Source`.
 
-    ``known`` are the fields of `Observation` beside the samples: noise_var, modulation, front_end. ``dropped`` counts frames that were
-    never asked for before newer ones took their room.
+    ``known`` are the fields of `Observation` beside the samples, those that are known from the start: noise_var, modulation, front_end.
+    ``dropped`` counts frames that were never asked for before newer ones took their room.
     """
 
     def __init__(self, pilots: torch.Tensor, data_len: int, antennas: int, *, capacity: int = 64, **known: object) -> None:
@@ -106,15 +169,17 @@ class FrameBuffer:
         self.pilots, self.antennas, self.capacity, self.known = pilots, antennas, capacity, {"activity": 1.0, **known}
         self.air = Air(pilots.shape[1], pilots.shape[0], data_len, str(known.get("modulation", "qpsk")), book_id(pilots))
         self.dropped = self.asked = 0
+        self.ended = False
         self._kept: OrderedDict[int, torch.Tensor] = OrderedDict()
         self._next = 0
-        self._lock = threading.Lock()
+        self._changed = threading.Condition()
 
-    def push(self, rx: torch.Tensor, first: int | None = None) -> None:
-        """Frames rx [B L+D M] complex, numbered from ``first`` on (default: after the last)."""
+    def push(self, rx: torch.Tensor, first: int | None = None, **known: object) -> None:
+        """Frames rx [B L+D M] complex, numbered from ``first`` on (default: after the last); ``known`` holds from now on."""
         if rx.shape[1:] != (self.air.pilot_len + self.air.data_len, self.antennas):
             raise ShapeError(f"rx is {list(rx.shape)}: pass [frames, {self.air.pilot_len + self.air.data_len}, {self.antennas}]")
-        with self._lock:
+        with self._changed:
+            self.known |= known
             self._next = self._next if first is None else first
             for frame in rx.clone():
                 self._kept[self._next] = frame
@@ -122,19 +187,28 @@ class FrameBuffer:
             while len(self._kept) > self.capacity:
                 self.dropped += self._kept.popitem(last=False)[0] >= self.asked
 
-    @property
-    def room(self) -> int:
-        """Frames that can be pushed before one is lost that was not asked for yet."""
-        with self._lock:
-            return self.capacity - sum(1 for index in self._kept if index >= self.asked)
+    def end(self) -> None:
+        """No more frames will come."""
+        self.ended = True
+
+    def room(self, timeout_s: float = 0.0) -> int:
+        """Frames that can be pushed before one is lost that was not asked for yet; waits for the first up to ``timeout_s``."""
+        with self._changed:
+            if not (room := self._room()) and timeout_s and self._changed.wait(timeout_s):
+                room = self._room()
+            return room
+
+    def _room(self) -> int:
+        return self.capacity - sum(1 for index in self._kept if index >= self.asked)
 
     def span(self) -> tuple[int, int]:
-        with self._lock:
+        with self._changed:
             return next(iter(self._kept), self._next), self._next
 
     def frames(self, start: int, count: int) -> Observation | None:
-        with self._lock:
+        with self._changed:
             self.asked = max(self.asked, start + count)
+            self._changed.notify_all()
             rows = [self._kept.get(index) for index in range(start, start + count)]
         found = [row for row in rows if row is not None]
         return observe(torch.stack(found), self.pilots, **self.known) if len(found) == count else None

@@ -45,7 +45,7 @@ class Kind(IntEnum):
 
 
 FIELDS = {
-    Kind.HELLO: ("index", "of", "antennas", "users", "pilot_len", "data_len", "bits_per_symbol", "oldest", "newest"),
+    Kind.HELLO: ("index", "of", "antennas", "users", "pilot_len", "data_len", "bits_per_symbol", "oldest", "newest", "ended", "job"),
     Kind.WELCOME: ("first", "again", "steps", "covariance", "normalise", "heartbeat_ms"),
     Kind.REFUSED: (),
     Kind.WORK: ("job", "start", "count", "stage"),
@@ -53,6 +53,7 @@ FIELDS = {
     Kind.BYE: (),
 }
 FACTOR, POSTERIOR = ("shift", "precision"), ("posterior_shift", "posterior_precision")
+DTYPES: Mapping[str, type] = {"reason": np.uint8}  # of all others float32
 ARRAYS: Mapping[Kind, tuple[set[str], ...]] = {
     Kind.HELLO: (set(),),
     Kind.WELCOME: (set(),),
@@ -101,7 +102,7 @@ def unpack(message: bytes) -> Note:
     numbers = head[2:].tolist()
     if len(numbers) != len(names) or any(not 0 <= number <= LARGEST for number in numbers):
         raise FormatError(f"a {kind.name.lower()} has the {len(names)} numbers {', '.join(names)}, 0 or more: the sender is broken")
-    if set(arrays) not in ARRAYS[kind] or any(array.dtype != np.float32 for name, array in arrays.items() if name != "reason"):
+    if set(arrays) not in ARRAYS[kind] or any(array.dtype != DTYPES.get(name, np.float32) for name, array in arrays.items()):
         raise FormatError(f"a {kind.name.lower()} with the arrays {', '.join(arrays) or 'none'}: the sender is broken")
     return Note(kind, dict(zip(names, numbers, strict=True)), arrays, found.stream, found.metadata)
 
@@ -118,7 +119,7 @@ def refusal(reason: str, session: int) -> Note:
 
 def reason_of(note: Note) -> str:
     """What a refusal says, harmless to print."""
-    text = bytes(note.arrays["reason"].astype(np.uint8).tobytes()[:REASON_BYTES]).decode(errors="replace")
+    text = note.arrays["reason"].tobytes()[:REASON_BYTES].decode(errors="replace")
     return "".join(letter if letter.isprintable() else " " for letter in text)
 
 

@@ -18,7 +18,8 @@ from .selection import Selection
 
 @dataclass(frozen=True)
 class Signs:
-    """signs and offset [B|1 2T M]: what M antennas say of T symbols, real parts first; sent [B 2T 2K] or, of data, [B 0 2K]."""
+    """What M antennas say of T symbols: signs [B 2T M] of real parts above those of imaginary parts, and offset [1 2T M], what was added in
+    front of the comparators."""
 
     signs: Tensor
     offset: Tensor
@@ -110,33 +111,36 @@ class AccessPoint:
         self._noise = torch.cat([noise, noise], 1)[:, None] / 2
 
     def update(self, rest: Factor) -> Factor:
-        """This access point's new factor t: exp(shift . x - ...) such that t rest maximises E_q[log p(signs | x) + log rest - log q], where
-        ``rest`` is the posterior without its factor (P4 (17) as corrected: q_prev / t_prev). A few natural-gradient steps from the last."""
-        rows, square = self._rows, self._rows.square()
+        """This access point's new factor t, such that t rest maximises E_q[log p(signs | x) + log rest - log q]; ``rest`` is the posterior
+        without its factor, q_prev / t_prev in P4 (17) as corrected. A few natural-gradient steps, from the last factor on."""
+        rows, move = self._rows, _independent if rest.diagonal else _joint
         seen, offset = (_across(part) for part in (self.data.signs, self.data.offset))
-        post, ascent = rest if self._guess is None else rest + self._guess, Ascent(dim=-1)
-        mean, spread = post.moments()
+        mean, spread = (rest if self._guess is None else rest + self._guess).moments()
+        ascent, precision = Ascent(dim=-1), rest.precision
         for _ in range(self.settings.steps):
-            var = spread @ square.mT if rest.diagonal else ((rows[:, None] @ spread) * rows[:, None]).sum(-1)
+            var = spread @ rows.square().mT if rest.diagonal else ((rows[:, None] @ spread) * rows[:, None]).sum(-1)
             slope, curvature = slopes(seen, mean @ rows.mT + offset, var, self._noise)
-            gradient = slope @ rows + rest.shift
-            if rest.diagonal:
-                gradient = gradient - rest.precision * mean
-                shared = _gram(rows, curvature.mean(1)) + torch.diag_embed(rest.precision.mean(1))
-                newton = torch.cholesky_solve(gradient.mT, torch.linalg.cholesky(shared)).mT
-                precision = rest.precision + curvature @ square
-            else:
-                gradient = gradient - apply(rest.precision, mean)
-                weight = curvature if rest.precision.shape[1] > 1 else curvature.mean(1, keepdim=True)
-                precision = rest.precision + _gram(rows[:, None], weight)
-                spread = torch.cholesky_inverse(torch.linalg.cholesky(precision))
-                newton = apply(spread, gradient)
+            gradient = slope @ rows + rest.shift - rest.precise(mean)
+            precision, spread, newton = move(rest, rows, curvature, gradient)
             mean = mean + ascent.step(newton, gradient)
-            if rest.diagonal:
-                spread = 1 / precision
-        shift = precision * mean if rest.diagonal else apply(precision, mean)
-        self._guess = Factor(shift, precision) - rest
+        self._guess = Factor(Factor(mean, precision).precise(mean), precision) - rest
         return self._guess
+
+
+def _independent(rest: Factor, rows: Tensor, curvature: Tensor, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Precisions and variances [B D 2K] under ``curvature`` [B D 2M], and the Newton step of the mean, whose matrix is that of the mean
+    curvature: it serves all symbols of a frame."""
+    precision = rest.precision + curvature @ rows.square()
+    shared = _gram(rows, curvature.mean(1)) + torch.diag_embed(rest.precision.mean(1))
+    return precision, 1 / precision, torch.cholesky_solve(gradient.mT, torch.linalg.cholesky(shared)).mT
+
+
+def _joint(rest: Factor, rows: Tensor, curvature: Tensor, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The same with precision and covariance matrices [B D|1 2K 2K]."""
+    weight = curvature if rest.precision.shape[1] > 1 else curvature.mean(1, keepdim=True)
+    precision = rest.precision + _gram(rows[:, None], weight)
+    spread = torch.cholesky_inverse(torch.linalg.cholesky(precision))
+    return precision, spread, apply(spread, gradient)
 
 
 def normalised(rows: Tensor, power: Tensor) -> Tensor:

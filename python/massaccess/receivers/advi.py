@@ -14,7 +14,7 @@ from ..errors import ConfigError, ShapeError, unknown
 from ..priors.constellation import ConstellationPrior
 from ..samplers import advi, advi_access
 from .selection import Selection
-from .signs import Signs, at_power, decided, joined, stacked, turned, unbiased
+from .signs import Signs, decided, joined, stacked, to_power, turned, unbiased
 
 LIKELIHOODS = ("probit", "logistic", "logistic-unit")
 """Gaussian noise · a sigmoid of the slope that comes nearest to it · the paper's sigmoid of slope 1, whatever the noise."""
@@ -28,8 +28,8 @@ class Advi:
 
     When users may be silent, activity and channels are found together first (section 2.2, Algorithm 4, `samplers.advi_access`); the users
     found are detected (Algorithm 5), with ``access_rounds`` of refinement. A user counts as active when the mean power of alpha_i h_i
-    over the antennas is at least ``threshold`` of that of the users that the activity prior expects (the strongest ones), and above what
-    noise alone makes of it (`advi_access.FLOOR`): alpha and h have no scale of their own.
+    over the antennas is at least ``threshold`` of that of the users that the activity prior expects (the strongest ones), and large beside
+    the posterior's variance (`advi_access.score`): alpha and h have no scale of their own.
 
     Departures from the paper, beyond its misprints: the likelihood follows the noise (``likelihood="logistic-unit"`` is the printed one);
     real parts have prior variance 1/2 times the user's power; expectations are exact and the ascent is Newton's (``samples`` above 0: Monte
@@ -46,12 +46,12 @@ class Advi:
     access_rounds: int = 0
     soft: bool = True
     count_error: bool = True
-    threshold: float = 0.15
+    threshold: float = 0.05
     tolerance: float = 0.01
     samples: int = 0
     step_size: float = 0.1
     steps: int = 300
-    access_samples: int = 2
+    access_samples: int = 1
     access_steps: int = 500
     access_step_size: float = 0.05
 
@@ -76,21 +76,28 @@ class Advi:
     def _access(self, obs: Observation, generator: torch.Generator | None) -> Estimate:
         everyone = Selection.of(torch.ones(obs.frames, obs.users, dtype=torch.bool, device=obs.pilot_rx.device))
         job = _Job(self, obs, Signs.of(obs, everyone), generator)
-        found = advi_access.ascend(
+        joint = advi_access.ascend(
             job.pilot_problem(),
             samples=self.access_samples,
             step=self.access_step_size,
             steps=self.access_steps,
+            late=lambda: obs.late,
             generator=generator,
         )
-        channel, error = joined(found.channel), _total(found.var)
-        score = advi_access.score(channel.abs().square().mean(2) / job.signs.gain, obs.activity, obs.noise_var, self.threshold)
+        channel, error = joined(joint.channel), _total(joint.var)
+        score = advi_access.score(
+            channel.abs().square().mean(2) / job.signs.gain,
+            error.mean(2) / job.signs.gain,
+            activity=obs.activity,
+            noise_var=obs.noise_var,
+            threshold=self.threshold,
+        )
         score = score * ~_quiet(obs)[:, None]
         active = score > 0.5
         slots = Selection.of(active)
         job = _Job(self, obs, Signs.of(obs, slots), generator)
-        start = at_power(slots.take(channel), slots.gain(obs)), slots.take(error)
-        return job.receive(start, slots, score, self.access_rounds)
+        found = _normalised(slots.take(channel), slots.take(error), slots.gain(obs))
+        return job.receive(found, slots, score, self.access_rounds)
 
 
 def _quiet(obs: Observation) -> Tensor:
@@ -98,6 +105,12 @@ def _quiet(obs: Observation) -> Tensor:
     if obs.front_end.bits == 1:
         return torch.zeros(obs.frames, dtype=torch.bool, device=obs.pilot_rx.device)
     return obs.pilot_rx.abs().square().mean((1, 2)) < obs.linear_noise_var
+
+
+def _normalised(channel: Tensor, error: Tensor, gain: Tensor) -> tuple[Tensor, Tensor]:
+    """Channels and their variances [B K M] with every antenna at its mean power."""
+    factor = to_power(channel, gain)
+    return channel * factor, error * factor.square()
 
 
 def _total(var: Tensor) -> Tensor:
@@ -182,7 +195,7 @@ class _Job:
         found = self._solve(problem)
         present = self.signs.present[..., None]
         channel, error = joined(found.mean) * present, _total(found.var) * present
-        return channel if problem.shift is not None else at_power(channel, self.signs.gain), error
+        return (channel, error) if problem.shift is not None else _normalised(channel, error, self.signs.gain)
 
     def _solve(self, problem: advi.SignProblem) -> advi.Factors:
         o = self.options

@@ -95,5 +95,5 @@ def _detect(link: Link, obs: Observation, channel: ChannelEstimate) -> Symbols:
     noise = spread.mT @ spread.conj() + obs.noise_var * eye
     y, noise_cov = linearized(obs.data_rx.mT, rows.mT @ rows.conj() + noise, noise)
     y, columns = whitened(noise_cov, y, rows.mT)
-    ones = torch.ones_like(y.real[..., 0])
+    ones = rows.real.new_ones(obs.frames, obs.antennas)
     return LmmseDetector()(MatchedFilter.of(y.mT, columns.mT, ones, link.present), link.prior)

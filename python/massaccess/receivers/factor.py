@@ -64,6 +64,10 @@ class Factor:
         spread = torch.cholesky_inverse(torch.linalg.cholesky(self.precision))
         return apply(spread, self.shift), spread
 
+    def precise(self, vectors: Tensor) -> Tensor:
+        """The precision times vectors [B D 2K]."""
+        return self.precision * vectors if self.diagonal else apply(self.precision, vectors)
+
     def symbols(self, prior: ConstellationPrior) -> Symbols:
         """What this posterior says of each symbol [B D K] alone: the shrinkage of the Gaussian prior removed (unbiased), then the moments
         under the constellation."""

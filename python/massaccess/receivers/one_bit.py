@@ -2,29 +2,30 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 
 import torch
 from torch import Tensor
 
-from ..core import Estimate, Observation
-from ..detection.linear import MatchedFilter, Symbols
+from ..core import ChannelPrior, Estimate, Observation
+from ..detection.linear import Symbols
 from ..errors import ShapeError
-from ..estimation.estimate import ChannelEstimate
 from ..likelihoods.linearised import Linearised
+from ..priors.gaussian import Gaussian
 from ..weights import choose
 from .coherent import Detector, Link, known_active
 from .doubt import Doubt
 from .jcedd import Exchange, Settled
+from .one_bit_state import State
+from .reexamine import some
 from .selection import Selection
 
-BLAME = 0.75
-"""Share of the symbols' posterior variance that weakens their own channel estimate. 1 is expectation maximisation, which makes channels too
-small where symbols are uncertain; 0 takes soft symbols for pilots, and channels grow from round to round."""
+SUSPECT = 1.08
+"""Mismatch after the pilots (`jcedd.misfit`) from which other priors have a try at the frame: a standard deviation and a half above 1."""
 
-
-SPREAD = 0.5
-"""Of a user's mean channel power over the antennas: its standard deviation, in units of its expectation."""
+ADVANTAGE = 0.5
+"""Mean log probability of a pilot sample by which the first choice of prior has to be ahead of others, for each unit of mismatch above
+`SUSPECT`: what predicts pilots slightly better can be worse once symbols are unknown."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,10 @@ class QuantizedEp:
     ``weights`` names the channel prior (`weights.choose`): "auto", "gaussian", a shipped network or mixture, or a file. One bit hardly
     tells amplitudes, and with any but a Gaussian prior they drift: in the end the power of all channels of a frame is drawn to what the
     prior expects, as far as the samples know less of it (`Linearised.amplitude`). ``link`` is the law of the noise
-    (`likelihoods.quantized.LINKS`). A frame leaves once its symbols move by less than ``tolerance``.
+    (`likelihoods.quantized.LINKS`). Frames whose pilots do not look like the prior's channels are tried with two Gaussian priors as
+    well, that of the array covariance and that of independent antennas; the one that predicts the pilots best, each sample from all
+    others, goes on.
+    A frame leaves once its symbols move by less than ``tolerance``.
     """
 
     detector: Detector
@@ -64,54 +68,89 @@ class QuantizedEp:
         if active.shape != (obs.frames, obs.users):
             raise ShapeError(f"active is {list(active.shape)}: pass [{obs.frames}, {obs.users}] booleans or probabilities")
         slots = Selection.of(active > 0)
-        prior = choose(self.weights, obs)
-        link = Link.of(obs, slots, prior.beams)
-        doubt = None if active.dtype == torch.bool else Doubt.of(obs, slots, active).cautious()
-        state = State(Exchange.of(link, prior, doubt), Linearised.of(obs, link=self.link))
-        state, settled, cut = self._receive(obs, state)
-        state = replace(state, exchange=replace(state.exchange, channel=settled.decided()))
-        state = state if state.exchange.closed else state.anchored()
-        symbols = state.detect(self.final)
-        kept = slots.where(settled.chance > 0.5)
-        return kept.estimate(
-            slots.put(settled.chance),
-            link.beams.back(state.channel.mean),
-            symbols.symbols,
-            symbols.symbol_var,
-            nfe=float(settled.evaluations.float().mean()),
-            evaluations=settled.evaluations,
-            error_var=slots.put(state.channel.error.mean(-1)),
-            sample_noise=state.samples.noise.mean((1, 2)),
-            mismatch=settled.mismatch,
-            cut=cut,
+        groups = self._groups(obs, slots, active)
+        parts = [(frames, self._finish(some(obs, frames), state)) for frames, state in groups]
+        order = torch.cat([frames for frames, _ in parts]).argsort()
+        whole = {name: torch.cat([getattr(answer, name) for _, answer in parts])[order] for name in LINES}
+        fallback = torch.ones(obs.frames, dtype=torch.bool, device=active.device)
+        fallback[parts[0][0]] = False
+        return slots.where(whole["chance"] > 0.5).estimate(
+            slots.put(whole["chance"]),
+            whole["rows"],
+            whole["symbols"],
+            whole["symbol_var"],
+            nfe=float(whole["evaluations"].float().mean()),
+            evaluations=whole["evaluations"],
+            error_var=slots.put(whole["error"]),
+            sample_noise=whole["sample_noise"],
+            mismatch=whole["mismatch"],
+            fallback=fallback,
+            cut=any(answer.cut for _, answer in parts),
         )
 
-    def _receive(self, obs: Observation, state: State) -> tuple[State, Settled, bool]:
-        """All rounds; the state of all frames with their last samples, their channels, and whether time was up."""
-        state = state.started(slice(0, obs.pilot_len))
-        settled, cut, last = Settled(state.exchange), False, state.samples
-        alone = self.pilot_evaluations + (0 if obs.data_len else self.rounds)
-        for step in range(alone):
-            if cut := step > 0 and obs.late:
+    def _groups(self, obs: Observation, slots: Selection, active: Tensor) -> list[tuple[Tensor, State]]:
+        """Frames (indices) that share a prior and their state after the pilots; the first group has the prior that ``weights`` names."""
+        everything = torch.arange(obs.frames, device=active.device)
+        first = self._listen(obs, slots, active, choose(self.weights, obs))
+        if first.exchange.closed or self.link != "probit":
+            return [(everything, first)]
+        suspect = everything[~(first.exchange.mismatch < SUSPECT)]
+        if not len(suspect) or obs.late:
+            return [(everything, first)]
+        part, places = some(obs, suspect), slots.rows(suspect)
+        others = [choose("gaussian", part), Gaussian.of(None, antennas=obs.antennas, like=obs.pilot_rx)]
+        states = [self._listen(part, places, active[suspect], prior) for prior in others]
+        handicap = ADVANTAGE * (first.exchange.mismatch[suspect] - SUSPECT)
+        scores = [first.take(suspect).evidence() - handicap, *(state.evidence() for state in states)]
+        best = torch.stack(scores).nan_to_num(-torch.inf).argmax(0)
+        chosen = torch.zeros_like(everything).scatter(0, suspect, best)
+        groups = [(everything[chosen == 0], first.take(chosen == 0))]
+        return groups + [(suspect[best == n], state.take(best == n)) for n, state in enumerate(states, 1) if bool((best == n).any())]
+
+    def _listen(self, obs: Observation, slots: Selection, active: Tensor, prior: ChannelPrior) -> State:
+        """The state after the pilots."""
+        doubt = None if active.dtype == torch.bool else Doubt.of(obs, slots, active).cautious()
+        exchange = Exchange.of(Link.of(obs, slots, prior.beams), prior, doubt)
+        state = State(exchange, Linearised.of(obs, link=self.link)).started(slice(0, obs.pilot_len))
+        for step in range(self.pilot_evaluations):
+            if step > 0 and obs.late:
                 break
             state = self._pilots(state)
-        if obs.data_len:
-            state = state.started(slice(obs.pilot_len, None))
+        return state
+
+    def _finish(self, obs: Observation, state: State) -> Answer:
+        """All rounds, on pilots and data, or on the pilots alone where there are no data."""
+        settled, last, cut = Settled(state.exchange), state.samples, False
+        state = state.started(slice(obs.pilot_len, None)) if obs.data_len else state
         left, before = torch.arange(obs.frames, device=obs.pilot_rx.device), None
-        for _ in range(self.rounds if obs.data_len else 0):
-            if cut := cut or obs.late:
+        for _ in range(self.rounds):
+            if not len(left) or (cut := obs.late):
                 break
-            state, soft = self._round(state)
-            if before is not None:
+            state, soft = self._round(state) if obs.data_len else (self._pilots(state), None)
+            if before is not None and soft is not None:
                 moving = self._moving(state, soft.mean - before)
                 last = last.put(left[~moving], state.samples.take(~moving))
                 settled.keep(state.exchange.take(~moving), ~moving)
                 left, state, soft = left[moving], state.take(moving), soft.take(moving)
-                if not len(left):
-                    break
-            before = soft.mean
+            before = None if soft is None else soft.mean
         settled.keep(state.exchange)
-        return State(settled.exchange, last.put(left, state.samples)), settled, cut
+        return self._answer(State(settled.exchange, last.put(left, state.samples)), settled, cut)
+
+    def _answer(self, state: State, settled: Settled, cut: bool) -> Answer:
+        state = replace(state, exchange=replace(state.exchange, channel=settled.decided()))
+        state = state if state.exchange.closed else state.anchored()
+        found, channel = state.detect(self.final), state.channel
+        return Answer(
+            state.exchange.link.beams.back(channel.mean),
+            channel.error.mean(-1),
+            found.symbols,
+            found.symbol_var,
+            settled.chance,
+            settled.mismatch,
+            settled.evaluations,
+            state.samples.noise.mean((1, 2)),
+            cut,
+        )
 
     def _pilots(self, state: State) -> State:
         """Channels and Gaussians from the pilots alone, then one evaluation of the prior."""
@@ -137,119 +176,19 @@ class QuantizedEp:
 
 
 @dataclass(frozen=True)
-class Rows:
-    """What channels are estimated from: symbols [B T K] that were sent, the first T of them with samples; the rest are rows of zeros that
-    stand for the uncertainty of soft symbols."""
+class Answer:
+    """rows [B K M] in antennas, error [B K] their mean error variance, symbols and symbol_var [B D K], chance [B K], and one number a frame
+    of all others."""
 
-    sent: Tensor
-    blame: Tensor | None = None  # [B K], precision that each user's channel gets without news
-    spread: Tensor | None = None  # [B T K], variance of the symbols
-
-
-@dataclass(frozen=True)
-class State:
-    """Where the messages of a batch stand."""
-
-    exchange: Exchange
-    samples: Linearised
-
-    @property
-    def channel(self) -> ChannelEstimate:
-        """The channels' posterior [B K M], in beams."""
-        return self.exchange.channel
-
-    def take(self, frames: Tensor) -> State:
-        """The frames that ``frames`` (indices or a mask) picks."""
-        return State(self.exchange.take(frames), self.samples.take(frames))
-
-    def started(self, times: slice) -> State:
-        """The first Gaussians for the symbol times ``times``: all symbols unknown, of unit power."""
-        link, channel = self.exchange.link, self.channel
-        power = (channel.mean.abs().square() + channel.error) * link.present[..., None]
-        total = power.sum(1, keepdim=True).mean(-1, keepdim=True)
-        rx = self.samples.rx[:, times]
-        return replace(self, samples=self.samples.again(torch.zeros_like(rx), total.expand(-1, rx.shape[1], -1), 1.0, times))
-
-    def pilots(self) -> Rows:
-        return Rows(self.exchange.link.pilots)
-
-    def known(self, soft: Symbols) -> Rows:
-        """Pilots and soft symbols."""
-        pilots = self.exchange.link.pilots
-        weight = 1 / self.samples.noise[:, pilots.shape[1] :]
-        spread = torch.cat([torch.zeros_like(pilots.real), soft.var], 1)
-        return Rows(torch.cat([pilots, soft.mean], 1), BLAME * (soft.var * weight).sum(1), spread)
-
-    def detect(self, detector: Detector) -> Symbols:
-        """All symbols, the channel error counted as noise."""
-        link, channel = self.exchange.link, self.channel
-        first = link.pilots.shape[1]
-        noise = self.samples.noise[:, first:].mean(1) + channel.error.sum(1)
-        rx = link.beams.into(self.samples.rx[:, first:])
-        return detector(MatchedFilter.of(rx, channel.mean, noise, link.present), link.prior)
-
-    def predicted(self, soft: Symbols, share: float, times: slice) -> State:
-        """New Gaussians for the data, from what channels and symbols say of them."""
-        link, channel = self.exchange.link, self.channel
-        mean = link.beams.back(soft.mean @ channel.mean)
-        power = channel.mean.abs().square() + channel.error
-        var = soft.mean.abs().square() @ _mean(channel.error) + soft.var @ _mean(power)
-        return replace(self, samples=self.samples.again(mean, var.clamp_min(1e-9), share, times))
-
-    def explained(self, rows: Rows, share: float, times: slice = slice(None)) -> State:
-        """New Gaussians from the channels that ``rows`` say."""
-        link = self.exchange.link
-        posterior, noise = self._linear(rows), self._noise(rows)
-        mean = link.beams.back(rows.sent @ posterior.mean)
-        own = rows.sent.abs().square() @ _mean(posterior.error)
-        var = own * self._share(rows, posterior, own, noise)
-        if rows.spread is not None:
-            var = var + rows.spread @ _mean(posterior.mean.abs().square() + posterior.error)
-        exchange = replace(self.exchange, channel=posterior)
-        return State(exchange, self.samples.again(mean, var.clamp_min(1e-9), share, times))
-
-    def evaluate(self, rows: Rows, soft: Symbols | None = None) -> State:
-        """Channels from ``rows``, then one evaluation of the prior."""
-        exchange = self.exchange.evaluate(self._linear(rows), soft=soft)
-        return replace(self, exchange=exchange)
-
-    def anchored(self) -> State:
-        """Channels scaled towards the power that the prior expects of all users together, as far as the samples know less of it."""
-        exchange, channel = self.exchange, self.channel
-        power = channel.mean.abs().square() + channel.error
-        expected = (exchange.chance * exchange.link.gain).sum(1) * exchange.link.beams.power.sum()
-        total, error = power.sum(1).mean(-1), channel.error.sum(1).mean(-1)
-        known = exchange.chance.sum(1).clamp_min(1) / (SPREAD / 2) ** 2
-        trust = known / (known + self.samples.amplitude((total - error).clamp_min(0), error))
-        scale = (expected / power.sum((1, 2)).clamp_min(1e-9)).clamp(0.25, 4.0).pow(trust / 2)[:, None, None]
-        return replace(self, exchange=replace(exchange, channel=ChannelEstimate(channel.mean * scale, channel.error)))
-
-    def _noise(self, rows: Rows) -> Tensor:
-        return self.samples.noise[:, : rows.sent.shape[1]]
-
-    def _linear(self, rows: Rows) -> ChannelEstimate:
-        link, noise = self.exchange.link, self._noise(rows)
-        rx, sent = link.beams.into(self.samples.rx[:, : rows.sent.shape[1]]), rows.sent
-        if rows.blame is not None:
-            extra = torch.diag_embed(rows.blame.sqrt()).to(sent.dtype)
-            rx = torch.cat([rx, rx.new_zeros(len(rx), extra.shape[1], rx.shape[2])], 1)
-            sent, noise = torch.cat([sent, extra], 1), torch.cat([noise, noise.new_ones(len(noise), extra.shape[1], 1)], 1)
-        return self.exchange.linear((rx, sent, noise))
-
-    def _share(self, rows: Rows, posterior: ChannelEstimate, own: Tensor, noise: Tensor) -> Tensor:
-        """How much smaller the variances of the samples' means are than with independent errors ``own`` [B T 1]; [B 1 1].
-
-        Errors of users that were told apart by the same pilots are correlated. The sum over all samples of variance over noise is what the
-        samples took off the channels' uncertainty, in units of the prior's: sum of 1 - error / message error.
-        """
-        here = self.exchange.link.present[..., None]
-        taken = torch.where(here, 1 - posterior.error / self.exchange.message.error, 0).sum((1, 2))
-        counted = (own / noise).sum((1, 2))
-        if rows.blame is not None:
-            counted = counted + (rows.blame[..., None] * _mean(posterior.error)).sum((1, 2))
-        return (taken / (counted * posterior.mean.shape[2]).clamp_min(1e-9)).clamp(0.05, 2.0)[:, None, None]
+    rows: Tensor
+    error: Tensor
+    symbols: Tensor
+    symbol_var: Tensor
+    chance: Tensor
+    mismatch: Tensor
+    evaluations: Tensor
+    sample_noise: Tensor
+    cut: bool
 
 
-def _mean(values: Tensor) -> Tensor:
-    """Over the antennas (beams) [... 1]."""
-    return values.mean(-1, keepdim=True)
+LINES = tuple(item.name for item in fields(Answer) if item.name != "cut")

@@ -115,13 +115,22 @@ def shares(obs: Observation, clients: int) -> list[Observation]:
 
 def share(obs: Observation, index: int, of: int) -> Observation:
     """The observation of one access point, which holds the contiguous group ``index`` of ``of`` of the antennas."""
-    count = min(of, obs.antennas)
-    if not 0 <= index < count:
-        raise ConfigError(f"access point {index} of {of} with {obs.antennas} antennas: pass 0 to {count - 1}, each needs an antenna")
-    own = slice(index * obs.antennas // count, (index + 1) * obs.antennas // count)
+    own = part_of(obs.antennas, index, of)
     end = obs.front_end
     end = end if end.offset is None else replace(end, offset=end.offset[:, own])
     return replace(obs, pilot_rx=obs.pilot_rx[..., own], data_rx=obs.data_rx[..., own], channel_cov=None, array=None, front_end=end)
+
+
+def part_of(antennas: int, index: int, of: int) -> slice:
+    """The contiguous group ``index`` of ``of``, or of as many as there are antennas.
+
+    >>> part_of(10, 2, 3)
+    slice(6, 10, None)
+    """
+    count = min(of, antennas)
+    if not 0 <= index < count:
+        raise ConfigError(f"access point {index} of {of} with {antennas} antennas: pass 0 to {count - 1}, each needs an antenna")
+    return slice(index * antennas // count, (index + 1) * antennas // count)
 
 
 class _Clock:

@@ -83,11 +83,11 @@ def turned(halves: Tensor) -> Tensor:
     return torch.cat([real.mT, imag.mT], -2)
 
 
-def at_power(channel: Tensor, gain: Tensor) -> Tensor:
-    """channel [B K M] with every antenna at the power that it has on average, the sum of gain [B K]: signs leave it open (P4 eq. 10,
-    without the square that Algorithm 2 prints)."""
-    power = channel.abs().square().sum(1, keepdim=True).clamp_min(torch.finfo(gain.dtype).tiny)
-    return channel * (gain.sum(1)[:, None, None] / power).sqrt()
+def to_power(channel: Tensor, gain: Tensor) -> Tensor:
+    """Factors [B 1 M] that bring every antenna of channel [B K M] to the power that it has on average, the sum of gain [B K]: signs leave
+    it open (P4 eq. 10, without the square that Algorithm 2 prints)."""
+    power = channel.abs().square().sum(1, keepdim=True)
+    return torch.where(power > 0, gain.sum(1)[:, None, None] / power, 1).sqrt()
 
 
 def unbiased(soft: Tensor, prior: ConstellationPrior) -> tuple[Tensor, Tensor]:
@@ -96,17 +96,17 @@ def unbiased(soft: Tensor, prior: ConstellationPrior) -> tuple[Tensor, Tensor]:
     soft = g x + CN(0, v) with g > 0 and v of each user and frame, x of the constellation: maximum likelihood by EM over the frame. The
     variance is drawn towards that of all users of the frame, as if by `POOL` more symbols; empty slots hold zeros and come out as such.
     """
-    power = soft.abs().square().mean(1).clamp_min(torch.finfo(soft.real.dtype).tiny)
-    level = torch.view_as_real(soft).abs().mean((1, 3)) / prior.amplitudes.abs().mean().to(power)
+    taken = (soft != 0).any(1)
+    power = torch.where(taken, soft.abs().square().mean(1), 1)
+    level = torch.where(taken, torch.view_as_real(soft).abs().mean((1, 3)) / prior.amplitudes.abs().mean().to(power), 1)
     gain, var = level, (power - level.square()).maximum(0.1 * power)
     for _ in range(EM_STEPS):
         mean, spread = prior.moments(soft / gain[:, None], (var.sqrt() / gain)[:, None])
         square = (mean.abs().square() + spread).mean(1)
         along = (soft * mean.conj()).real.mean(1)
-        gain = (along / square).maximum(1e-3 * level).clamp_min(1e-30)
+        gain = (along / square).maximum(1e-3 * level)
         var = (power - 2 * gain * along + gain.square() * square).maximum(LEAST * power)
     noise = var / gain.square()
-    taken = (soft.abs().sum(1) > 0).to(noise.dtype)
     pool = (noise * taken).sum(1, keepdim=True) / taken.sum(1, keepdim=True).clamp_min(1)
     times = soft.shape[1]
     noise = (times * noise + POOL * pool) / (times + POOL)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +16,7 @@ from ..errors import ConfigError, ShapeError, unknown
 from ..priors.constellation import ConstellationPrior
 from .coherent import known_active
 from .selection import Selection
-from .signs import Signs, at_power, decided, joined, stacked, turned, unbiased
+from .signs import Signs, decided, joined, stacked, to_power, turned, unbiased
 
 LOSSES = ("hinge", "squared_hinge")
 SEED = 0  # of the order in which liblinear visits the signs
@@ -26,21 +25,23 @@ SEED = 0  # of the order in which liblinear visits the signs
 @dataclass(frozen=True)
 class Svm:
     """Every antenna's channels, then every time's symbols, by a linear support vector machine that separates the pluses from the minuses
-    (P4 section 1.2, eq. 9 and 14: no intercept, hinge loss, cost ``c_channel`` and ``c_data``), each antenna brought to its mean power
-    (eq. 10); ``rounds`` of both with hard decisions as more pilots.
+    (P4 section 1.2, eq. 9 and 14: no intercept, hinge loss, cost ``c``, or ``c_channel`` and ``c_data`` apart), each antenna brought to
+    its mean power (eq. 10); ``rounds`` of both with hard decisions as more pilots.
 
-    The solver is scikit-learn's liblinear, one fit an antenna or a time; ``jobs`` of them run at a time, in threads (liblinear lets go of
-    the interpreter's lock; 0: as many as torch uses). ``tolerance`` and ``steps`` are its stopping rule; with large costs it hits
-    ``steps``. The paper does not say which cost it takes: 1 is far better than what it prints, 100 is as bad. The noise variance is not
-    used.
+    The solver is scikit-learn's liblinear, one fit an antenna or a time, shared out to ``jobs`` processes (0: as many as torch has
+    threads). Not to threads: in one process all fits draw from one stream of random numbers, and answers would differ from run to run.
+    ``tolerance`` and ``steps`` are its stopping rule; 0.01 makes no more errors and takes two thirds of the time, and with large costs it
+    hits ``steps``. The paper does not say which cost it takes: 1 is far better than what it prints, 100 about as bad. The noise variance
+    is not used.
 
     Soft outputs are made unbiased, and get their variance, by `signs.unbiased`: the amplitude and spread of each user's outputs around
     the constellation, over the frame. Known offsets of the converter enter as one more input with a weight of its own. Of converters
     with more than one bit, the signs alone are used.
     """
 
-    c_channel: float = 1.0
-    c_data: float = 1.0
+    c: float = 1.0
+    c_channel: float | None = None
+    c_data: float | None = None
     rounds: int = 3
     loss: str = "hinge"
     jobs: int = 1
@@ -54,8 +55,8 @@ class Svm:
         """
         if self.loss not in LOSSES:
             raise unknown("loss", self.loss, LOSSES)
-        if self.rounds < 0 or min(self.c_channel, self.c_data) <= 0:
-            raise ConfigError("rounds is 0 or more, c_channel and c_data are above 0: one of svm's is not")
+        if self.rounds < 0 or min(self._costs) <= 0:
+            raise ConfigError("rounds is 0 or more, c, c_channel and c_data are above 0: one of svm's is not")
         active = known_active(obs) if active is None else active
         if active.shape != (obs.frames, obs.users):
             raise ShapeError(f"active is {list(active.shape)}: pass [{obs.frames}, {obs.users}] booleans")
@@ -74,13 +75,19 @@ class Svm:
         info = {"rounds": count, "cut": torch.full_like(count, late, dtype=torch.bool)}
         return slots.estimate(active.to(obs.pilot_rx.real.dtype), channel, symbols.symbols, symbols.symbol_var, **info)
 
+    @property
+    def _costs(self) -> tuple[float, float]:
+        """Of channels and of data."""
+        return self.c if self.c_channel is None else self.c_channel, self.c if self.c_data is None else self.c_data
+
     def _channel(self, signs: Signs, seen: Tensor, sent: Tensor, shift: Tensor | None) -> Tensor:
-        found = self._fits(stacked(sent), seen, self.c_channel, shift)
-        return at_power(joined(found) * signs.present[..., None], signs.gain)
+        found = self._fits(stacked(sent), seen, self._costs[0], shift)
+        channel = joined(found) * signs.present[..., None]
+        return channel * to_power(channel, signs.gain)
 
     def _symbols(self, signs: Signs, channel: Tensor, obs: Observation) -> Symbols:
         shift = None if signs.data_shift is None else turned(signs.data_shift)
-        soft = joined(self._fits(stacked(channel.mT), turned(signs.data), self.c_data, shift)).mT
+        soft = joined(self._fits(stacked(channel.mT), turned(signs.data), self._costs[1], shift)).mT
         prior = ConstellationPrior(obs.modulation)
         return finish(*unbiased(soft * signs.present[:, None, :], prior), signs.present, prior)
 
@@ -91,38 +98,39 @@ class Svm:
         )
         inputs, wanted = design.double().cpu().numpy(), labels.mT.cpu().numpy()
         offsets = None if shift is None else shift.mT[..., None].double().cpu().numpy()
-        frames, columns = wanted.shape[:2]
-        pairs = ((frame, column) for frame in range(frames) for column in range(columns))
+        workers = self.jobs or torch.get_num_threads()
+        shares = np.array_split(np.arange(wanted.shape[1]), workers)
+        tasks = [
+            (machine, inputs[frame], wanted[frame, share], None if offsets is None else offsets[frame, share])
+            for frame in range(len(wanted))
+            for share in shares
+            if len(share)
+        ]
+        found = np.concatenate([np.zeros((0, design.shape[2])), *_all(tasks, workers)])
+        return torch.from_numpy(found.reshape(*wanted.shape[:2], design.shape[2])).to(design).mT
 
-        def job(frame: int, column: int) -> np.ndarray:
-            seen = inputs[frame] if offsets is None else np.hstack([inputs[frame], offsets[frame, column]])
-            return _fit(machine, seen, wanted[frame, column])[: design.shape[2]]
 
-        weights = _all(job, pairs, self.jobs or torch.get_num_threads())
-        size = (frames, columns, design.shape[2])
-        found = np.array(weights).reshape(size) if weights else np.zeros(size)
-        return torch.from_numpy(found).to(design).mT
+def _all(tasks: list[tuple[Any, ...]], workers: int) -> list[np.ndarray]:
+    if workers == 1:
+        return [_weights(*task) for task in tasks]
+    from joblib import Parallel, delayed
+
+    return list(Parallel(n_jobs=workers)(delayed(_weights)(*task) for task in tasks))
 
 
-def _fit(machine: Any, inputs: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """The weights; zero where all labels are the same and nothing is to be told apart."""
+def _weights(machine: Any, inputs: np.ndarray, wanted: np.ndarray, offsets: np.ndarray | None) -> np.ndarray:
+    """The weights [p k] of the machines for labels wanted [p n]; where all labels are the same, the sum of what they label."""
     from sklearn.base import clone
+    from sklearn.exceptions import ConvergenceWarning
 
-    if abs(labels.sum()) == len(labels):
-        return np.asarray(labels @ inputs)
-    return np.asarray(clone(machine).fit(inputs, labels).coef_[0])
-
-
-def _all(job: Any, pairs: Iterable[tuple[int, int]], workers: int) -> list[np.ndarray]:
+    size, found = inputs.shape[1], np.zeros((len(wanted), inputs.shape[1]))
     with warnings.catch_warnings():
-        from sklearn.exceptions import ConvergenceWarning
-
         warnings.simplefilter("ignore", ConvergenceWarning)
-        if workers == 1:
-            return [job(*pair) for pair in pairs]
-        from joblib import Parallel, delayed
-
-        return list(Parallel(n_jobs=workers, prefer="threads")(delayed(job)(*pair) for pair in pairs))
+        for column, labels in enumerate(wanted):
+            seen = inputs if offsets is None else np.hstack([inputs, offsets[column]])
+            one_sided = abs(labels.sum()) == len(labels)
+            found[column] = labels @ inputs if one_sided else clone(machine).fit(seen, labels).coef_[0, :size]
+    return found
 
 
 def _linear_svc() -> Any:
