@@ -16,7 +16,7 @@ from .quantized import Quantized, hermite, likelihood
 
 LEAST_CAVITY = 0.05  # share of the posterior's precision that a cavity keeps
 LEAST_NEWS = 1e-3  # of the cavity's precision: what a sample says at the least
-FARTHEST = 8.0  # from what the others say that a sample can stand, in deviations of what it may stand: no more, or few users run away
+FARTHEST = 12.0  # from what the others say that a sample can stand, in deviations of what it may stand: no more, or few users run away
 NODES = 40  # of the quadrature for the information on the amplitude
 SILENCE = 1e9  # noise variance of samples that nothing was made of yet
 
