@@ -169,7 +169,7 @@ class QuantizedEp:
     def _pilots(self, state: State) -> State:
         """Channels and Gaussians from the pilots alone, then one evaluation of the prior."""
         rows = slice(0, state.exchange.link.pilots.shape[1])
-        for _ in range(self.turns * (3 if state.exchange.closed else 1)):
+        for _ in range(self._turns(state)):
             state = state.explained(state.pilots(), self.share, rows)
         state = state.evaluate(state.pilots())
         return state.quieter(state.pilots()) if state.guessed else state
@@ -180,10 +180,14 @@ class QuantizedEp:
             soft = state.detect(self.detector)
             state = state.predicted(soft, self.share, data)
         soft = state.detect(self.detector)
-        for _ in range(self.turns):
+        for _ in range(self._turns(state)):
             state = state.explained(state.known(soft), self.share)
         state = state.evaluate(state.known(soft), soft)
         return (state.quieter(state.known(soft)) if state.guessed else state), soft
+
+    def _turns(self, state: State) -> int:
+        """Turns of channel estimation and new Gaussians: three times as many where no network has a say between them."""
+        return self.turns * (3 if state.exchange.closed else 1)
 
     def _moving(self, state: State, step: Tensor) -> Tensor:
         """Frames [B] whose symbols moved by ``step`` [B D K], more than ``tolerance``."""
