@@ -86,6 +86,13 @@ def test_curves_and_lists_of_activities() -> None:
     assert "AUC" not in run(*arguments)
 
 
+def test_receivers_may_be_told_another_covariance() -> None:
+    arguments = ("--receivers", "lmmse-lmmse", "--users", "4", "--active-users", "4", "--pilots", "6", "--data", "8", "--frames", "8")
+    own, other = document(*arguments), document(*arguments, "--channel-cov", "rayleigh")
+    assert (own["covariance"], other["covariance"]) == ("", "rayleigh")
+    assert own["results"][0]["nmse_db"] < other["results"][0]["nmse_db"]
+
+
 def test_the_gains_may_be_unknown() -> None:
     arguments = (*SMALL, "--receivers", "covariance", "--channel", "pathloss", "--no-power-control", "--data", "0")
     known, hidden = document(*arguments), document(*arguments, "--gains", "unknown")

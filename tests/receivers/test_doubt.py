@@ -59,6 +59,16 @@ def test_evidence_is_the_likelihood_ratio_of_gaussian_rows():
     torch.testing.assert_close(sure, torch.sigmoid(ratio - 0.7 - 10 * math.log(4)).clamp_min(LEAST), rtol=1e-3, atol=1e-5)
 
 
+def test_a_cautious_doubt_keeps_the_detectors_word_while_symbols_are_open():
+    doubt = Doubt(torch.tensor([[0.9, 0.2]]), 0.0, torch.zeros(1, 2, dtype=torch.bool)).cautious()
+    silent = ChannelEstimate(torch.zeros(1, 2, 8, dtype=torch.complex64), torch.full((1, 2, 8), 0.1))
+    nothing = torch.zeros(1, 5, 2)
+    for var, kept in ((torch.ones(1, 5, 2), True), (nothing, False)):
+        soft = Symbols(nothing + 0j, var, nothing + 0j, var)
+        chance = doubt.heard(silent, torch.ones(1, 2, 8), soft, 4).chance
+        assert torch.allclose(chance, doubt.chance, atol=1e-3) is kept
+
+
 def test_users_that_are_sure_stay_sure():
     seen = ChannelEstimate(torch.zeros(1, 2, 4) + 0j, torch.full((1, 2, 4), 0.01))
     heard = doubt(torch.tensor([[1.0, 0.6]])).heard(seen, torch.ones(1, 2, 4), symbols(1.0), 4)

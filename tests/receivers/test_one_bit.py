@@ -54,6 +54,12 @@ def error(frame: Frame, estimate: Estimate) -> float:
     return float(wrong.sum() / frame.active.sum() / frame.symbols.shape[1])
 
 
+def nmse(frame: Frame, estimate: Estimate) -> float:
+    """Of the channels of active users [dB]."""
+    truth = frame.channel * frame.active[..., None]
+    return 10 * math.log10(float((truth - estimate.channel).abs().square().sum() / truth.abs().square().sum()))
+
+
 def part(obs: Observation, rows: Tensor) -> Observation:
     return dataclasses.replace(obs, pilot_rx=obs.pilot_rx[rows], data_rx=obs.data_rx[rows])
 
@@ -184,7 +190,7 @@ def test_few_users_without_noise_do_not_run_away(users: int, data_len: int) -> N
     config = SMALL.replace(users=users, active_users=users, pilot_len=40, data_len=data_len, snr_db=30.0)
     frame, estimate = answered(config)
     found = score(config, frame, estimate)
-    assert found["nmse_db"] < 3 and found["nmse_scaled_db"] < -2 and (found["ber"] or 0) < 0.05
+    assert found["nmse_db"] < 3 and found["nmse_scaled_db"] < -1.5 and (found["ber"] or 0) < 0.05
 
 
 def test_dither_tells_amplitudes() -> None:
@@ -225,3 +231,36 @@ def test_errors_say_what_to_do() -> None:
     with pytest.raises(ConfigError):
         receive(obs)
     assert isinstance(create("onebit-ep"), QuantizedEp)
+
+
+@pytest.mark.parametrize("factor", [0.3, 3.0])
+def test_an_unknown_noise_variance_is_found(factor: float) -> None:
+    """In units of the channel power that the prior expects, from a first guess that is off by a factor."""
+    frame, obs = frames(PAPER.replace(snr_db=0), 4)
+    guess = dataclasses.replace(obs, noise_var=factor * obs.noise_var)
+    known, found, believed = receive(obs), receive(guess, noise="estimated"), receive(guess)
+    assert torch.all((found.info["noise_var"] / obs.noise_var).log().abs() < 0.15)
+    assert nmse(frame, found) < nmse(frame, known) + 0.1 < nmse(frame, believed) - 0.5
+
+
+def test_a_noise_variance_that_is_an_estimate_is_taken_for_a_guess() -> None:
+    from massaccess.forward.noise import with_estimated_noise
+
+    _, obs = frames(SMALL)
+    guess = with_estimated_noise(obs)
+    assert torch.equal(receive(guess).symbols, receive(guess, noise="estimated").symbols)
+    assert torch.all(receive(guess, noise="known").info["noise_var"] == guess.noise_var)
+
+
+def test_channels_of_another_kind_fall_back() -> None:
+    """Rayleigh channels in front of a prior made for an urban macro cell: frames go to a Gaussian prior, and gain by it."""
+    config = SystemConfig(users=8, active_users=8, pilot_len=16, data_len=30, snr_db=10, adc_bits=1)
+    _, told = frames(config, 1)
+    frame, obs = frames(config.replace(channel="rayleigh"), 16)
+    obs = dataclasses.replace(obs, channel_cov=told.channel_cov)
+    learned, gaussian = receive(obs), receive(obs, weights="gaussian")
+    assert learned.info["fallback"].any()
+    assert nmse(frame, learned) < nmse(frame, gaussian) - 1
+    own, seen = frames(config, 16)
+    assert receive(seen).info["fallback"].float().mean() < 0.1
+    assert nmse(own, receive(seen)) < nmse(own, receive(seen, weights="gaussian")) - 2

@@ -13,7 +13,7 @@ from ..priors.bernoulli_gaussian import BernoulliGaussian
 
 LEAST_NEWS = 1e-3  # a cavity holds at least this share of the posterior's precision
 LEAST_MESSAGE = 1e-2  # of the cavity's precision, of a prior's message that says nothing
-LEAST_ERROR = 1e-6  # variance that the prior may claim
+LEAST_ERROR = 1e-6  # variance that the prior may claim, over the mean power of the channel
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class RowSparse:
             news = (1 / error - prec).maximum(LEAST_NEWS / error)
             seen, sigma = (mean / error - shift) / news, news[..., 0].rsqrt()
             found, left = prior.moments(seen, sigma)
-            sure = 1 / left.clamp_min(LEAST_ERROR)[..., None]
+            sure = 1 / left.maximum(LEAST_ERROR * gain)[..., None]
             prec, shift = (sure - news).maximum(LEAST_MESSAGE * news), sure * found - news * seen
             mean, _, spread = _posterior(samples, sent, prec, shift)
             samples = samples.again(sent @ mean, spread, self.share)

@@ -43,6 +43,13 @@ class Linearised:
         nothing = torch.cat([torch.zeros_like(obs.pilot_rx), torch.zeros_like(obs.data_rx)], 1)
         return Linearised(cells, nothing, nothing.real.new_full((*nothing.shape[:2], 1), SILENCE))
 
+    def at_least(self, noise_var: Tensor) -> Linearised:
+        """With a noise variance of at least ``noise_var`` [B]; that of ideal converters stays."""
+        if isinstance(self.likelihood, Linear):
+            return self
+        floor = self.likelihood.noise_var.maximum(noise_var[:, None, None])
+        return replace(self, likelihood=replace(self.likelihood, noise_var=floor))
+
     def take(self, frames: Tensor) -> Linearised:
         """The frames that ``frames`` (indices or a mask) picks."""
         return Linearised(self.likelihood.take(frames), self.rx[frames], self.noise[frames])

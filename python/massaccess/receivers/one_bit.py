@@ -24,6 +24,9 @@ from .selection import Selection
 SUSPECT = 1.08
 """Mismatch after the pilots (`jcedd.misfit`) from which other priors have a try at the frame: a standard deviation and a half above 1."""
 
+LEAST_NOISE = 1.0
+"""Noise variance that one bit needs, over a lone user's power; two users need a quarter of it, three a ninth."""
+
 ADVANTAGE = 0.5
 """Mean log probability of a pilot sample by which the first choice of prior has to be ahead of others, for each unit of mismatch above
 `SUSPECT`: what predicts pilots slightly better can be worse once symbols are unknown."""
@@ -122,9 +125,8 @@ class QuantizedEp:
         doubt = None if active.dtype == torch.bool else Doubt.of(obs, slots, active).cautious()
         exchange = Exchange.of(Link.of(obs, slots, prior.beams), prior, doubt)
         guessed = self.noise == ESTIMATED or (self.noise == "auto" and obs.meta.get("noise_var") == ESTIMATED)
-        state = State(exchange, Linearised.of(obs, link=self.link), guessed and obs.front_end.bits is not None).started(
-            slice(0, obs.pilot_len)
-        )
+        samples = Linearised.of(obs, link=self.link).at_least(_least_noise(exchange))
+        state = State(exchange, samples, guessed and obs.front_end.bits is not None).started(slice(0, obs.pilot_len))
         for step in range(self.pilot_evaluations):
             if step > 0 and obs.late:
                 break
@@ -193,6 +195,15 @@ class QuantizedEp:
         """Frames [B] whose symbols moved by ``step`` [B D K], more than ``tolerance``."""
         weight = state.exchange.chance
         return (step.abs().square().sum(1) * weight).sum(1) > self.tolerance * weight.sum(1).clamp_min(1) * step.shape[1]
+
+
+def _least_noise(exchange: Exchange) -> Tensor:
+    """Noise variance [B] below which quantised samples are not believed: a lone user without noise moves all samples of an antenna
+    together, which Gaussians for single samples cannot follow. Other users are noise enough."""
+    power = exchange.chance * exchange.link.gain
+    total = power.sum(1).clamp_min(1e-9)
+    alike = total.square() / power.square().sum(1).clamp_min(1e-9)  # how many users there would be if all were equal
+    return LEAST_NOISE * total / alike**3
 
 
 @dataclass(frozen=True)
