@@ -146,6 +146,14 @@ RECEIVERS: dict[str, Entry] = {
         "this toolkit",
         _QUANTIZED_EP,
     ),
+    "onebit-gaussian": Entry(
+        "receivers.one_bit:QuantizedEp",
+        "coherent",
+        "onebit-ep with the Gaussian prior of the array covariance",
+        "this toolkit",
+        _QUANTIZED_EP,
+        {"weights": "gaussian"},
+    ),
     "bussgang-lmmse": Entry(
         "receivers.bussgang:BussgangLmmse",
         "coherent",

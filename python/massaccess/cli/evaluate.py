@@ -72,6 +72,9 @@ class Numbers(click.ParamType):
     help="Whether receivers are told the users' mean powers, with pathloss and --no-power-control.",
 )
 @click.option(
+    "--channel-cov", "covariance", default="", metavar="CHANNEL", help="Tell receivers the array covariance of this channel model instead."
+)
+@click.option(
     "--roc",
     is_flag=True,
     help="Show missed detections at equal false alarms, and how far to believe the posteriors; JSON has both.",
@@ -96,7 +99,7 @@ def command(
     base = configure(config_path, {**rest, **dict.fromkeys(LISTS)})
     axes = [[(name, value) for value in values] for name, values in grid.items() if values]
     points = [base.replace(**dict(point)) for point in itertools.product(*axes)]
-    settings = {name: rest[name] for name in ("frames", "seed", "batch", "books", "calibrate", "noise", "gains", "device")}
+    settings = {name: rest[name] for name in ("frames", "seed", "batch", "books", "calibrate", "noise", "gains", "covariance", "device")}
     campaign = Campaign(points, [name.strip() for name in receivers.split(",")], options=parse_options(options), **settings)
     for note in notes(campaign):
         click.echo(f"massaccess: warning: {note}", err=True)

@@ -33,8 +33,11 @@ def _real_moments(x, var, levels):
 
 
 @njit(cache=True, nogil=True, fastmath=True)
-def propagate(first, last, gram_r, gram_i, match_r, match_i, count, levels, rounds, damping, floor, out_r, out_i, out_var):
-    """EP for the frames first..last. gram [B K K]; match [B D K]; count [B] users, the first ones; levels of a real part.
+def propagate(
+    first, last, gram_r, gram_i, match_r, match_i, start_r, start_i, start_var, count, levels, rounds, damping, floor, out_r, out_i, out_var
+):
+    """EP for the frames first..last. gram [B K K]; match [B D K]; start [B D K] and start_var [B K]: mean and variance before there are
+    sites, when all times share one system; count [B] users, the first ones; levels of a real part.
 
     out, out_var [B D K]: unbiased symbols and their variance.
     """
@@ -57,8 +60,11 @@ def propagate(first, last, gram_r, gram_i, match_r, match_i, count, levels, roun
                     si[k, w] = 0.0
                     mr[k, w] = match_r[frame, start + w, k] if w < width else 0.0
                     mi[k, w] = match_i[frame, start + w, k] if w < width else 0.0
+                    pr[k, w] = start_r[frame, start + w, k] if w < width else 0.0
+                    pi[k, w] = start_i[frame, start + w, k] if w < width else 0.0
+                    var[k, w] = start_var[frame, k]
             for step in range(rounds):
-                for i in range(size):
+                for i in range(size if step else 0):
                     for j in range(i + 1):
                         for w in range(lanes):
                             ar[i, j, w] = gram_r[frame, i, j]
@@ -67,7 +73,8 @@ def propagate(first, last, gram_r, gram_i, match_r, match_i, count, levels, roun
                         ar[i, i, w] += prec[i, w]
                         pr[i, w] = mr[i, w] + sr[i, w]
                         pi[i, w] = mi[i, w] + si[i, w]
-                solve(ar, ai, size, pr, pi, var, br, bi)
+                if step:
+                    solve(ar, ai, size, pr, pi, var, br, bi)
                 for k in range(size):
                     for w in range(width):
                         spread = 1.0 / max(1.0 / var[k, w] - prec[k, w], 1e-9)  # the cavity, always proper

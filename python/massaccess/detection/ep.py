@@ -36,8 +36,11 @@ class ExpectationPropagation:
         from . import _ep_kernel as kernel
 
         out = torch.zeros(3, *filtered.match.shape, dtype=torch.float64)
-        fixed = (*split(filtered.gram), *split(filtered.match), filtered.present.sum(1).numpy(), prior.amplitudes.numpy())
-        over_frames(kernel.propagate, len(filtered.match), *fixed, self.rounds, self.damping, self.floor, *out.numpy())
+        mean, var = _first(filtered.gram.to(torch.complex128), filtered.match.to(torch.complex128))
+        known = (*split(filtered.gram), *split(filtered.match), *split(mean), var.contiguous().numpy())
+        users = filtered.present.sum(1).numpy()
+        options = (prior.amplitudes.numpy(), self.rounds, self.damping, self.floor)
+        over_frames(kernel.propagate, len(filtered.match), *known, users, *options, *out.numpy())
         return torch.complex(out[0], out[1]), out[2]
 
     def _batched(self, filtered: MatchedFilter, prior: ConstellationPrior) -> tuple[Tensor, Tensor]:
@@ -60,3 +63,9 @@ class ExpectationPropagation:
             prec = prec + gate * (site - prec)
             shift = shift + gate * (tilted / tight - cavity / spread - shift)
         return cavity, spread
+
+
+def _first(gram: Tensor, match: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean [B D K] and variance [B K] of the symbols before there are sites, from gram [B K K] and match [B D K]."""
+    inverse = torch.linalg.inv_ex(gram + torch.eye(gram.shape[1], dtype=gram.dtype, device=gram.device)).inverse
+    return match @ inverse.mT, inverse.diagonal(dim1=-2, dim2=-1).real

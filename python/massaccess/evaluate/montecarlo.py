@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -12,6 +13,7 @@ import torch
 from .. import __version__
 from ..core import Frame, Observation, SystemConfig
 from ..errors import ConfigError, MassaccessError, unknown
+from ..forward.channels import make_channel
 from ..forward.noise import NOISE, with_estimated_noise
 from ..forward.simulate import Simulation
 from ..registry import create, entry
@@ -33,6 +35,7 @@ class Campaign:
     ``steps`` tells iterative receivers that time is up after so many of their steps (0: never).
     ``noise="estimated"`` hides the noise variance: receivers get what `forward.noise` reads from the frames of each batch.
     ``gains="unknown"`` hides the users' mean powers, where the channel model tells them: receivers take all users for equal.
+    ``covariance`` names the channel model whose array covariance receivers are told, instead of the one that the channels are drawn from.
     """
 
     points: Sequence[SystemConfig]
@@ -45,6 +48,7 @@ class Campaign:
     device: str = "auto"
     noise: str = "known"
     gains: str = "known"
+    covariance: str = ""
     steps: int = 0
     options: dict[str, dict[str, Any]] = field(default_factory=dict)
 
@@ -85,7 +89,8 @@ def evaluate(campaign: Campaign, *, on_frames: Callable[[int], None] | None = No
     """Runs the campaign; the result is the document that ``massaccess evaluate --json`` writes. ``on_frames`` reports progress."""
     results = [row for config in campaign.points for row in _point(campaign, config, on_frames)]
     settings = {
-        name: getattr(campaign, name) for name in ("frames", "seed", "batch", "books", "calibrate", "noise", "gains", "steps", "options")
+        name: getattr(campaign, name)
+        for name in ("frames", "seed", "batch", "books", "calibrate", "noise", "gains", "covariance", "steps", "options")
     }
     return {"config": campaign.points[0].to_dict(), "version": __version__, **settings, "results": results}
 
@@ -104,7 +109,16 @@ def seen(campaign: Campaign, obs: Observation) -> Observation:
     obs = obs.to(campaign.where)
     if campaign.gains == "unknown" and obs.user_gain is not None:
         obs = replace(obs, user_gain=None)
+    if campaign.covariance:
+        obs = replace(obs, channel_cov=_covariance(campaign.covariance, campaign.points[0], campaign.where))
     return with_estimated_noise(obs) if campaign.noise == "estimated" else obs
+
+
+@lru_cache(maxsize=4)
+def _covariance(name: str, config: SystemConfig, where: torch.device) -> torch.Tensor | None:
+    """The same tensor each time: receivers remember what they made of it."""
+    known = make_channel(config.replace(channel=name)).covariance
+    return None if known is None else known.to(where)
 
 
 def _point(campaign: Campaign, config: SystemConfig, on_frames: Callable[[int], None] | None) -> list[dict[str, Any]]:
@@ -181,6 +195,7 @@ class _Run:
             "modulation": config.modulation,
             "noise": campaign.noise,
             "gains": campaign.gains,
+            "covariance": campaign.covariance,
         }
         cost = {
             "nfe": self.evaluations / campaign.frames,

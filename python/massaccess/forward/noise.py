@@ -18,7 +18,7 @@ from torch import Tensor
 from ..core import Observation
 from ..errors import ShapeError
 
-NOISE = ("known", "estimated")  # what a receiver may be told of it
+KNOWN, ESTIMATED = NOISE = ("known", "estimated")  # what a receiver may be told of it
 ROUNDS = 100  # alternations of ranks and variance; about five are needed
 LOWER = 0.5  # share of the noise's eigenvalues that count: the lower half, where weak signals reach least
 QUANTILE = -1.0  # of the Tracy-Widom law (mean -1.8, deviation 0.9): four of five noise-only frames stay below
@@ -53,9 +53,14 @@ def estimate_noise_var(pilot_rx: Tensor, data_rx: Tensor) -> float:
 
 
 def with_estimated_noise(obs: Observation) -> Observation:
-    """The observation with its noise variance estimated from its own frames; the distortion that its converters add is taken off."""
+    """The observation with its noise variance estimated from its own frames; the distortion that its converters add is taken off.
+
+    With one bit that is a guess, a factor of 1.15 off up to 5 dB and up to 7 beyond. ``meta["noise_var"]`` says "estimated", so that a
+    receiver that can do better begins there (`receivers.one_bit.QuantizedEp`).
+    """
     total = estimate_noise_var(obs.pilot_rx, obs.data_rx)
-    return dataclasses.replace(obs, noise_var=max(total - obs.front_end.distortion_var, 0.01 * total))
+    meta = {**obs.meta, "noise_var": ESTIMATED}
+    return dataclasses.replace(obs, noise_var=max(total - obs.front_end.distortion_var, 0.01 * total), meta=meta)
 
 
 def _settle(energy: Tensor, time: int, antennas: int) -> float:

@@ -5,16 +5,20 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from ..core import Observation
+from ..parallel import over_frames
 from .linear import Linear
 from .quantized import Quantized, hermite, likelihood
 
 LEAST_CAVITY = 0.05  # share of the posterior's precision that a cavity keeps
 LEAST_NEWS = 1e-3  # of the cavity's precision: what a sample says at the least
+FARTHEST = 12.0  # from what the others say that a sample can stand, in deviations of what it may stand: no more, or few users run away
 NODES = 40  # of the quadrature for the information on the amplitude
+STEPS, STEP_REACH = 9, 2.0  # of the search for the noise variance, nepers either way
 SILENCE = 1e9  # noise variance of samples that nothing was made of yet
 
 
@@ -45,31 +49,71 @@ class Linearised:
 
     def put(self, frames: Tensor, others: Linearised) -> Linearised:
         """A copy with ``others`` in the places of ``frames`` (indices)."""
-        rx, noise = self.rx.clone(), self.noise.clone()
-        rx[frames], noise[frames] = others.rx, others.noise
-        return replace(self, rx=rx, noise=noise)
+        rx, noise, noise_var = self.rx.clone(), self.noise.clone(), self.likelihood.noise_var.clone()
+        rx[frames], noise[frames], noise_var[frames] = others.rx, others.noise, others.likelihood.noise_var
+        return Linearised(replace(self.likelihood, noise_var=noise_var), rx, noise)
 
     def cavity(self, mean: Tensor, var: Tensor, times: slice = slice(None)) -> tuple[Tensor, Tensor]:
-        """What all but the own sample says of z: CN(mean, var) [B T M] and [B T 1], from its posterior."""
+        """What all but the own sample says of z: CN(mean, var) [B T M] and [B T 1], from its posterior. A sample that would leave less than
+        `LEAST_CAVITY` is taken out in part."""
         rx, noise = self.rx[:, times], self.noise[:, times]
-        news = (1 / var - 1 / noise).maximum(LEAST_CAVITY / var)
-        return (mean / var - rx / noise) / news, 1 / news
+        own = (1 / noise).minimum((1 - LEAST_CAVITY) / var)
+        news = 1 / var - own
+        return (mean / var - rx * own) / news, 1 / news
 
     def again(self, mean: Tensor, var: Tensor, share: float, times: slice = slice(None)) -> Linearised:
         """New Gaussians for the symbol times ``times``, from the posterior mean [B T M] and variance [B T 1] of z there; ``share`` of them,
         in natural parameters, and the rest of the old ones. All of them where there are none yet."""
         if isinstance(self.likelihood, Linear):
             return self
+        signs = self.likelihood.one_sided and self.likelihood.link == "probit"
+        run = self._compiled if signs and self.rx.device.type == "cpu" else self._batched
+        rx, noise = run(mean, var, share, times)
+        return replace(self, rx=rx, noise=noise)
+
+    def _compiled(self, mean: Tensor, var: Tensor, share: float, times: slice) -> tuple[Tensor, Tensor]:
+        from . import _sign_kernel as kernel
+
+        assert isinstance(self.likelihood, Quantized)
+        frames = len(self.rx)
+        first, last, _ = times.indices(self.rx.shape[1])
+        rx, noise = self.rx.new_empty(self.rx.shape), self.noise.new_empty(self.noise.shape)
+        for others in (slice(0, first), slice(last, None)):
+            rx[:, others], noise[:, others] = self.rx[:, others], self.noise[:, others]
+        cells = _rows(self.likelihood.lower), _rows(self.likelihood.upper), _rows(self.likelihood.noise_var.expand(frames, 1, 1))[:, 0]
+        known = _rows(torch.view_as_real(mean.resolve_conj())), _rows(var)
+        old, out = (_rows(torch.view_as_real(self.rx)), _rows(self.noise)), (_rows(torch.view_as_real(rx)), _rows(noise))
+        over_frames(kernel.again, frames, *cells, *known, *old, first, share, SILENCE, LEAST_CAVITY, LEAST_NEWS, FARTHEST, *out)
+        return rx, noise
+
+    def _batched(self, mean: Tensor, var: Tensor, share: float, times: slice) -> tuple[Tensor, Tensor]:
+        """The same in tensor operations: the path for a GPU, and for converters of several bits."""
         fresh, spread = self.cavity(mean, var, times)
         tilted, tight = self.likelihood.at(times).moments(fresh, spread)
         tight = tight.mean(-1, keepdim=True)
-        news, shift = (1 / tight - 1 / spread).maximum(LEAST_NEWS / spread), tilted / tight - fresh / spread
+        news = (1 / tight - 1 / spread).maximum(LEAST_NEWS / spread)
+        step, reach = (tilted - fresh) * (1 + 1 / (news * spread)), FARTHEST * ((spread + 1 / news) / 2).sqrt()
+        step = torch.complex(step.real.clamp(-reach, reach), step.imag.clamp(-reach, reach))
+        shift = news * (fresh + step)
         rx, noise = self.rx[:, times], self.noise[:, times]
         part = torch.where(noise >= SILENCE, 1.0, share)
         total = part * news + (1 - part) / noise
         all_rx, all_noise = self.rx.clone(), self.noise.clone()
         all_rx[:, times], all_noise[:, times] = (part * shift + (1 - part) * rx / noise) / total, 1 / total
-        return replace(self, rx=all_rx, noise=all_noise)
+        return all_rx, all_noise
+
+    def refitted(self, mean: Tensor, var: Tensor, times: slice) -> Linearised:
+        """With the noise variance, one a frame, that makes the samples at ``times`` most likely whose noiseless values are CN(mean [B T M],
+        var [B T 1]): the best of a grid of `STEPS` around the last, and a parabola through its neighbours."""
+        seen, before = self.likelihood.at(times), self.likelihood.noise_var
+        steps = torch.linspace(-STEP_REACH, STEP_REACH, STEPS, device=mean.device, dtype=before.dtype)
+        tried = [replace(seen, noise_var=before * step.exp()).log_evidence(mean, var.expand(mean.shape)).mean((1, 2)) for step in steps]
+        score = torch.stack(tried, 1)
+        best = score.argmax(1, keepdim=True).clamp(1, STEPS - 2)
+        low, middle, high = (score.gather(1, best + shift) for shift in (-1, 0, 1))
+        offset = ((low - high) / (2 * (low - 2 * middle + high)).clamp_max(-1e-9)).clamp(-1, 1)
+        factor = (steps[best] + offset * (steps[1] - steps[0])).exp()
+        return replace(self, likelihood=replace(self.likelihood, noise_var=before * factor[..., None]))
 
     def amplitude(self, signal: Tensor, error: Tensor) -> Tensor:
         """Fisher information [B] on the logarithm of the amplitude of z, of all samples that were heard, for z of mean power ``signal`` [B]
@@ -78,8 +122,14 @@ class Linearised:
         noise = self.likelihood.noise_var[:, 0, 0]
         share, reach = noise / (noise + error), (signal / (noise + error)).sqrt()
         node, weight = (part.to(signal) for part in hermite(NODES))
-        spot = reach[:, None] * node
+        narrow = (1 + reach.square()).rsqrt()  # samples that say something are near the threshold, however loud the rest
+        spot = (reach * narrow)[:, None] * node
         log_both = torch.special.log_ndtr(spot) + torch.special.log_ndtr(-spot)
-        each = (weight * spot.square() * torch.exp(-spot.square() - log_both)).sum(-1) / (2 * math.pi)
+        each = narrow * (weight * spot.square() * torch.exp(-spot.square() / 2 - log_both)).sum(-1) / (2 * math.pi)
         heard = (self.noise[..., 0] < SILENCE).sum(1) * 2 * self.rx.shape[2]
         return heard * share.square() * each
+
+
+def _rows(values: Tensor) -> np.ndarray:
+    """The last two axes as one, as an array."""
+    return values.flatten(-2).contiguous().numpy()

@@ -37,12 +37,15 @@ class Quantized:
     With ``link="probit"`` the noise is Gaussian, as in front of every real converter, and all moments are closed forms. "logistic" has
     the slope 1.702 / sigma that comes nearest, sigma the noise's deviation per real part (P4's sigmoid has slope 1 whatever the noise;
     that is ``noise_var = 2 * 1.702**2``): quadrature around the mode.
+
+    ``one_sided`` says that every cell reaches to infinity, as with one bit; its moments are then cheaper.
     """
 
     lower: Tensor
     upper: Tensor
     noise_var: Tensor
     link: str = "probit"
+    one_sided: bool = False
 
     def __post_init__(self) -> None:
         if self.link not in LINKS:
@@ -60,7 +63,7 @@ class Quantized:
         if converter.offset is not None:
             moved = torch.view_as_real(converter.offset.to(samples))
             lower, upper = lower - moved, upper - moved
-        return Quantized(lower, upper, torch.as_tensor(noise_var, dtype=lower.dtype, device=lower.device), link)
+        return Quantized(lower, upper, torch.as_tensor(noise_var, dtype=lower.dtype, device=lower.device), link, converter.bits == 1)
 
     def moments(self, z: Tensor, var: Tensor) -> tuple[Tensor, Tensor]:
         """E[z0 | y] and Var[z0 | y] for the prior z0 ~ CN(z, var), var broadcasts; as `core.Likelihood` says."""
@@ -68,7 +71,7 @@ class Quantized:
         if self.link == "logistic":
             mean, spread = self._by_quadrature(prior, part_var, noise)
         else:
-            mean, spread = _gaussian(self.lower, self.upper, prior, part_var, noise)
+            mean, spread = self._gaussian(prior, part_var, noise)
         return torch.view_as_complex(mean.contiguous()), spread.sum(-1)
 
     def take(self, frames: Tensor) -> Quantized:
@@ -83,6 +86,16 @@ class Quantized:
         """log P(y) [...] of each sample under the prior CN(z, var), Gaussian noise."""
         prior, root = torch.view_as_real(z.resolve_conj()), ((var + self.noise_var) / 2).sqrt()[..., None]
         return log_mass((self.lower - prior) / root, (self.upper - prior) / root).sum(-1)
+
+    def _gaussian(self, mean: Tensor, var: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and variance of real parts N(mean, var) given that they fell into the cells after noise N(0, noise)."""
+        total = var + noise
+        root = total.sqrt()
+        low, high = (self.lower - mean) / root, (self.upper - mean) / root
+        first, second = _one_sided(low, high) if self.one_sided else _two_sided(low, high)
+        share = var / root
+        left = (1 - first.square() + second).clamp(0, 1)  # of the variance of signal plus noise, inside the cell
+        return mean + share * first, var * noise / total + share.square() * left
 
     def _by_quadrature(self, prior: Tensor, var: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and variance under logistic noise: Gauss-Hermite around the mode."""
@@ -121,11 +134,13 @@ def likelihood(obs: Observation, *, link: str = "probit") -> Linear | Quantized:
 
 
 def log_mass(low: Tensor, high: Tensor) -> Tensor:
-    """log(Phi(high) - Phi(low)), exact in both tails."""
+    """log(Phi(high) - Phi(low)), exact in both tails; one edge may be infinite, and slopes stay finite."""
     flip = low + high > 0  # to the side where Phi is small
     low, high = torch.where(flip, -high, low), torch.where(flip, -low, high)
-    top, bottom = torch.special.log_ndtr(high), torch.special.log_ndtr(low)
-    return top + torch.log(-torch.expm1((bottom - top).clamp_max(-torch.finfo(top.dtype).tiny)))
+    open_below = low.isinf()
+    top, bottom = torch.special.log_ndtr(high), torch.special.log_ndtr(torch.where(open_below, high, low))
+    fall = torch.where(open_below, -torch.inf, bottom - top)
+    return top + torch.log(-torch.expm1(fall.clamp_max(-torch.finfo(top.dtype).tiny)))
 
 
 def _cells(samples: Tensor, converter: FrontEnd) -> tuple[Tensor, Tensor]:
@@ -135,16 +150,6 @@ def _cells(samples: Tensor, converter: FrontEnd) -> tuple[Tensor, Tensor]:
     width, last = optimal_step(converter.bits)[0] * converter.scale, 2 ** (converter.bits - 1) - 0.5
     lower = torch.where(level > -last, (level - 0.5) * width, -torch.inf)
     return lower, torch.where(level < last, (level + 0.5) * width, torch.inf)
-
-
-def _gaussian(lower: Tensor, upper: Tensor, mean: Tensor, var: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and variance of real parts N(mean, var) given that they fell into the cell after noise N(0, noise)."""
-    root = (var + noise).sqrt()
-    low, high = (lower - mean) / root, (upper - mean) / root
-    first, second = _one_sided(low, high) if bool((lower.isinf() | upper.isinf()).all()) else _two_sided(low, high)
-    share = var / root
-    tight = var - share.square() * (first.square() - second)
-    return mean + share * first, torch.minimum(tight.maximum(var * noise / (var + noise) * 1e-6), var)
 
 
 def _one_sided(low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:

@@ -9,7 +9,8 @@ from torch import Tensor
 
 from ..core import ChannelPrior, Estimate, Observation
 from ..detection.linear import Symbols
-from ..errors import ShapeError
+from ..errors import ShapeError, unknown
+from ..forward.noise import ESTIMATED, NOISE
 from ..likelihoods.linearised import Linearised
 from ..priors.gaussian import Gaussian
 from ..weights import choose
@@ -44,6 +45,8 @@ class QuantizedEp:
     (`likelihoods.quantized.LINKS`). Frames whose pilots do not look like the prior's channels are tried with two Gaussian priors as
     well, that of the array covariance and that of independent antennas; the one that predicts the pilots best, each sample from all
     others, goes on.
+    ``noise="estimated"`` takes the noise variance for a first guess, and finds it frame by frame, in units of the channel power that the
+    prior expects: with one bit an unknown gain is the same thing. "auto" does so where ``obs.meta`` says that it is an estimate.
     A frame leaves once its symbols move by less than ``tolerance``.
     """
 
@@ -56,13 +59,19 @@ class QuantizedEp:
     share: float = 0.6
     tolerance: float = 1e-5
     link: str = "probit"
+    noise: str = "auto"
+
+    def __post_init__(self) -> None:
+        if self.noise not in ("auto", *NOISE):
+            raise unknown("noise", self.noise, ("auto", *NOISE))
 
     def __call__(self, obs: Observation, *, active: Tensor | None = None, generator: torch.Generator | None = None) -> Estimate:
         """``active`` [B N] bool names the users to receive; without it all must be known to be active (``obs.activity == 1``). Real:
         probabilities; then the whole frame decides which of those above zero are active (`Doubt`), and the estimate says how likely.
 
         info: nfe (mean over frames), evaluations [B], error_var [B N] (mean over antennas), sample_noise [B] (mean variance of the
-        Gaussians that stand in for data samples), mismatch [B] (as in `jcedd.LearnedEp`), cut (time was up).
+        Gaussians that stand in for samples), mismatch [B] (as in `jcedd.LearnedEp`), noise_var [B], fallback [B] bool (another prior took
+        over), cut (time was up).
         """
         active = known_active(obs) if active is None else active
         if active.shape != (obs.frames, obs.users):
@@ -83,6 +92,7 @@ class QuantizedEp:
             evaluations=whole["evaluations"],
             error_var=slots.put(whole["error"]),
             sample_noise=whole["sample_noise"],
+            noise_var=whole["noise_var"],
             mismatch=whole["mismatch"],
             fallback=fallback,
             cut=any(answer.cut for _, answer in parts),
@@ -111,7 +121,10 @@ class QuantizedEp:
         """The state after the pilots."""
         doubt = None if active.dtype == torch.bool else Doubt.of(obs, slots, active).cautious()
         exchange = Exchange.of(Link.of(obs, slots, prior.beams), prior, doubt)
-        state = State(exchange, Linearised.of(obs, link=self.link)).started(slice(0, obs.pilot_len))
+        guessed = self.noise == ESTIMATED or (self.noise == "auto" and obs.meta.get("noise_var") == ESTIMATED)
+        state = State(exchange, Linearised.of(obs, link=self.link), guessed and obs.front_end.bits is not None).started(
+            slice(0, obs.pilot_len)
+        )
         for step in range(self.pilot_evaluations):
             if step > 0 and obs.late:
                 break
@@ -134,7 +147,7 @@ class QuantizedEp:
                 left, state, soft = left[moving], state.take(moving), soft.take(moving)
             before = None if soft is None else soft.mean
         settled.keep(state.exchange)
-        return self._answer(State(settled.exchange, last.put(left, state.samples)), settled, cut)
+        return self._answer(replace(state, exchange=settled.exchange, samples=last.put(left, state.samples)), settled, cut)
 
     def _answer(self, state: State, settled: Settled, cut: bool) -> Answer:
         state = replace(state, exchange=replace(state.exchange, channel=settled.decided()))
@@ -149,15 +162,17 @@ class QuantizedEp:
             settled.mismatch,
             settled.evaluations,
             state.samples.noise.mean((1, 2)),
+            state.samples.likelihood.noise_var[:, 0, 0],
             cut,
         )
 
     def _pilots(self, state: State) -> State:
         """Channels and Gaussians from the pilots alone, then one evaluation of the prior."""
         rows = slice(0, state.exchange.link.pilots.shape[1])
-        for _ in range(self.turns * (3 if state.exchange.closed else 1)):
+        for _ in range(self._turns(state)):
             state = state.explained(state.pilots(), self.share, rows)
-        return state.evaluate(state.pilots())
+        state = state.evaluate(state.pilots())
+        return state.quieter(state.pilots()) if state.guessed else state
 
     def _round(self, state: State) -> tuple[State, Symbols]:
         data = slice(state.exchange.link.pilots.shape[1], None)
@@ -165,9 +180,14 @@ class QuantizedEp:
             soft = state.detect(self.detector)
             state = state.predicted(soft, self.share, data)
         soft = state.detect(self.detector)
-        for _ in range(self.turns):
+        for _ in range(self._turns(state)):
             state = state.explained(state.known(soft), self.share)
-        return state.evaluate(state.known(soft), soft), soft
+        state = state.evaluate(state.known(soft), soft)
+        return (state.quieter(state.known(soft)) if state.guessed else state), soft
+
+    def _turns(self, state: State) -> int:
+        """Turns of channel estimation and new Gaussians: three times as many where no network has a say between them."""
+        return self.turns * (3 if state.exchange.closed else 1)
 
     def _moving(self, state: State, step: Tensor) -> Tensor:
         """Frames [B] whose symbols moved by ``step`` [B D K], more than ``tolerance``."""
@@ -188,6 +208,7 @@ class Answer:
     mismatch: Tensor
     evaluations: Tensor
     sample_noise: Tensor
+    noise_var: Tensor
     cut: bool
 
 

@@ -33,10 +33,11 @@ class Rows:
 
 @dataclass(frozen=True)
 class State:
-    """Where the messages of a batch stand."""
+    """Where the messages of a batch stand; ``guessed``: the noise variance is a guess."""
 
     exchange: Exchange
     samples: Linearised
+    guessed: bool = False
 
     @property
     def channel(self) -> ChannelEstimate:
@@ -45,7 +46,7 @@ class State:
 
     def take(self, frames: Tensor) -> State:
         """The frames that ``frames`` (indices or a mask) picks."""
-        return State(self.exchange.take(frames), self.samples.take(frames))
+        return State(self.exchange.take(frames), self.samples.take(frames), self.guessed)
 
     def started(self, times: slice) -> State:
         """The first Gaussians for the symbol times ``times``: all symbols unknown, of unit power."""
@@ -85,7 +86,7 @@ class State:
         """New Gaussians from the channels that ``rows`` say."""
         posterior = self._linear(rows)
         samples = self.samples.again(*self._samples(rows, posterior), share, times)
-        return State(replace(self.exchange, channel=posterior), samples)
+        return replace(self, exchange=replace(self.exchange, channel=posterior), samples=samples)
 
     def evidence(self) -> Tensor:
         """Mean log probability [B] of the pilot samples, each predicted from all others: comparable between priors."""
@@ -109,16 +110,27 @@ class State:
         exchange = self.exchange.evaluate(self._linear(rows), soft=soft)
         return replace(self, exchange=exchange)
 
-    def anchored(self) -> State:
-        """Channels scaled towards the power that the prior expects of all users together, as far as the samples know less of it."""
+    def anchored(self, trust: Tensor | float | None = None) -> State:
+        """Channels scaled towards the power that the prior expects of all users together, by the exponent ``trust`` [B]; without, as far
+        as the samples know less of it."""
         exchange, channel = self.exchange, self.channel
         power = channel.mean.abs().square() + channel.error
         expected = (exchange.chance * exchange.link.gain).sum(1) * exchange.link.beams.power.sum()
-        total, error = power.sum(1).mean(-1), channel.error.sum(1).mean(-1)
-        known = exchange.chance.sum(1).clamp_min(1) / (SPREAD / 2) ** 2
-        trust = known / (known + self.samples.amplitude((total - error).clamp_min(0), error))
+        if trust is None:
+            total, error = power.sum(1).mean(-1), channel.error.sum(1).mean(-1)
+            known = exchange.chance.sum(1).clamp_min(1) / (SPREAD / 2) ** 2
+            trust = known / (known + self.samples.amplitude((total - error).clamp_min(0), error))
         scale = (expected / power.sum((1, 2)).clamp_min(1e-9)).clamp(1e-3, 1e3).pow(trust / 2)[:, None, None]
         return replace(self, exchange=replace(exchange, channel=ChannelEstimate(channel.mean * scale, channel.error)))
+
+    def quieter(self, rows: Rows) -> State:
+        """With the noise variance under which the samples of ``rows`` are most likely, each predicted from all others, channels having the
+        power that the prior expects: to one bit, a louder receiver is a quieter user."""
+        state = self.anchored(1.0)
+        mean, var = state._samples(rows, state.channel)
+        times = slice(0, rows.sent.shape[1])
+        mean, var = state.samples.cavity(mean, var, times)
+        return replace(state, samples=state.samples.refitted(mean, var, times))
 
     def _noise(self, rows: Rows) -> Tensor:
         return self.samples.noise[:, : rows.sent.shape[1]]
