@@ -97,12 +97,15 @@ RECEIVERS: dict[str, Entry] = {
     "onebit-activity": Entry(
         "activity.row_sparse:SeenLinearly",
         "activity",
-        "activity-fast on quantised pilots that row-sparse expectation propagation has made linear",
+        "few-bit converters: activity-fast on pilots where Gaussians stand in for the converters' cells",
         "this toolkit",
         {"detector": ("activity.angular:AngularCovariance", _FAST)},
     ),
     "row-sparse-ep": Entry(
-        "activity.row_sparse:RowSparse", "activity", "expectation propagation, quantised samples, row-sparse prior", "this toolkit"
+        "activity.row_sparse:RowSparse",
+        "activity",
+        "few-bit converters: expectation propagation, a user's channel is zero or Gaussian",
+        "this toolkit",
     ),
     "score-jadce": Entry(
         "receivers.score_jadce:ScoreJadce",
@@ -139,32 +142,9 @@ RECEIVERS: dict[str, Entry] = {
     "onebit-ep": Entry(
         "receivers.one_bit:QuantizedEp",
         "coherent",
-        "expectation propagation between quantised samples, a learned channel prior and EP detection",
+        "few-bit converters: expectation propagation between samples, a learned channel prior and EP detection",
         "this toolkit",
         _QUANTIZED_EP,
-    ),
-    "bussgang-lmmse": Entry(
-        "receivers.bussgang:BussgangLmmse",
-        "coherent",
-        "LMMSE for one-bit samples: Bussgang gain, arcsine law, detected symbols as more pilots",
-        "Li et al. 2017",
-    ),
-    "svm": Entry(
-        "receivers.svm:Svm", "coherent", "support vector machines, antenna by antenna and time by time, from signs alone", "P4 section 1.2"
-    ),
-    "advi": Entry(
-        "receivers.advi:Advi",
-        "joint",
-        "mean-field variational inference from signs alone; with activity unknown, Laplace prior on activities",
-        "P4 sections 1.4, 2.2, 2.3",
-        draws=True,
-    ),
-    "jcedd": Entry(
-        "activity-fast+learned-ep",
-        "joint",
-        "the default receiver; today: activity-fast+learned-ep, activity decided by the whole frame, failed users looked at again",
-        "this toolkit",
-        options={"spare": 6, "reexamine": 4, "temper": 1.5},
     ),
     "onebit-gaussian": Entry(
         "receivers.one_bit:QuantizedEp",
@@ -174,12 +154,14 @@ RECEIVERS: dict[str, Entry] = {
         _QUANTIZED_EP,
         {"weights": "gaussian"},
     ),
-    "onebit": Entry(
-        "onebit-activity+onebit-ep",
-        "joint",
-        "the default receiver for one-bit converters; today: onebit-activity+onebit-ep, activity decided by the whole frame",
-        "this toolkit",
-        options={"spare": 6, "temper": 1.5},
+    "bussgang-lmmse": Entry(
+        "receivers.bussgang:BussgangLmmse",
+        "coherent",
+        "one-bit: LMMSE with the converters made linear, detected symbols as more pilots",
+        "Li et al. 2017",
+    ),
+    "svm": Entry(
+        "receivers.svm:Svm", "coherent", "one-bit: support vector machines, antenna by antenna and time by time", "P4 section 1.2"
     ),
     "pc-jcedd": Entry(
         "receivers.diffusion:Jcedd", "coherent", "predictor-corrector samplers of channel and data in turns", "P1 Algorithm 2", draws=True
@@ -207,6 +189,27 @@ RECEIVERS: dict[str, Entry] = {
         "one-bit: partitioned variational inference, access points as they get ready",
         "P4 section 1.3",
         options=_ANY_TIME,
+        draws=True,
+    ),
+    "jcedd": Entry(
+        "activity-fast+learned-ep",
+        "joint",
+        "the default receiver; today: activity-fast+learned-ep, activity decided by the whole frame, failed users looked at again",
+        "this toolkit",
+        options={"spare": 6, "reexamine": 4, "temper": 1.5},
+    ),
+    "onebit": Entry(
+        "onebit-activity+onebit-ep",
+        "joint",
+        "the default receiver for one-bit converters; today: onebit-activity+onebit-ep, activity decided by the whole frame",
+        "this toolkit",
+        options={"spare": 6, "temper": 1.5},
+    ),
+    "advi": Entry(
+        "receivers.advi:Advi",
+        "joint",
+        "one-bit: mean-field variational inference; with activity unknown, activity and channels together",
+        "P4 sections 1.4, 2.2, 2.3",
         draws=True,
     ),
     "perfect-data-ls": Entry(_DATA, "genie", "least squares, all symbols known", "bound", {"estimator": _LS}),

@@ -32,9 +32,9 @@ class Pvi:
     random times drawn from ``generator``, each on the posterior of when it started). covariance of the symbols' posterior: "diagonal"
     (P4's mean field), "shared" by all symbols of a frame, or "full"; channel_covariance: "shared" by a client's antennas or "diagonal".
 
-    Departures from P4: erratum (c) of its (17); slope of the likelihood and prior variances follow noise and power; natural gradients with
-    closed-form expectations; the channel's uncertainty counts as noise; soft instead of hard pseudo-pilots. Rows are normalised as in P4
-    (``normalise``), except where a known offset before the comparators tells the scale.
+    Departures from P4: its (17) as docs/papers.md corrects it; slope of the likelihood and prior variances follow noise and power;
+    natural gradients with closed-form expectations; the channel's uncertainty counts as noise; soft instead of hard pseudo-pilots. Rows
+    are normalised as in P4 (``normalise``), except where a known offset before the comparators tells the scale.
     """
 
     mode: str = "sequential"
