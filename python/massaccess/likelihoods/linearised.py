@@ -12,12 +12,12 @@ from torch import Tensor
 from ..core import Observation
 from ..parallel import over_frames
 from .linear import Linear
-from .quantized import Quantized, hermite, likelihood
+from .quantized import Quantized, likelihood
 
 LEAST_CAVITY = 0.05  # share of the posterior's precision that a cavity keeps
 LEAST_NEWS = 1e-3  # of the cavity's precision: what a sample says at the least
 FARTHEST = 12.0  # from what the others say that a sample can stand, in deviations of what it may stand: no more, or few users run away
-NODES = 40  # of the quadrature for the information on the amplitude
+STEP = 0.05  # nepers, between two slopes
 STEPS, STEP_REACH = 9, 2.0  # of the search for the noise variance, nepers either way
 SILENCE = 1e9  # noise variance of samples that nothing was made of yet
 
@@ -122,19 +122,20 @@ class Linearised:
         factor = (steps[best] + offset * (steps[1] - steps[0])).exp()
         return replace(self, likelihood=replace(self.likelihood, noise_var=before * factor[..., None]))
 
-    def amplitude(self, signal: Tensor, error: Tensor) -> Tensor:
-        """Fisher information [B] on the logarithm of the amplitude of z, of all samples that were heard, for z of mean power ``signal`` [B]
-        known up to errors of variance ``error`` [B]. One bit: only samples near the threshold say something, as far as it is noise that
-        moves them across."""
-        noise = self.likelihood.noise_var[:, 0, 0]
-        share, reach = noise / (noise + error), (signal / (noise + error)).sqrt()
-        node, weight = (part.to(signal) for part in hermite(NODES))
-        narrow = (1 + reach.square()).rsqrt()  # samples that say something are near the threshold, however loud the rest
-        spot = (reach * narrow)[:, None] * node
-        log_both = torch.special.log_ndtr(spot) + torch.special.log_ndtr(-spot)
-        each = narrow * (weight * spot.square() * torch.exp(-spot.square() / 2 - log_both)).sum(-1) / (2 * math.pi)
-        heard = (self.noise[..., 0] < SILENCE).sum(1) * 2 * self.rx.shape[2]
-        return heard * share.square() * each
+    def amplitude(self, mean: Tensor, var: Tensor, times: slice = slice(None)) -> tuple[Tensor, Tensor]:
+        """What the samples at ``times`` say of the logarithm s of a common amplitude e^s, if their noiseless values are e^s CN(mean, var),
+        mean [B T M] and var [B T 1] such as cavities: the slope of the log-likelihood at s = 0, and its observed information, both [B]."""
+        cells = self.likelihood.at(times)
+
+        def slope(factor: float) -> Tensor:
+            z, spread = factor * mean, factor**2 * var.expand(mean.shape)
+            tilted, tight = cells.moments(z, spread)
+            push = tilted - z
+            across = (z.real * push.real + z.imag * push.imag) / spread
+            return 2 * (across + (push.abs().square() + tight - spread) / spread).sum((1, 2))
+
+        here = slope(1.0)
+        return here, ((here - slope(math.exp(STEP))) / STEP).clamp_min(0)
 
 
 def _rows(values: Tensor) -> np.ndarray:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields, replace
 import torch
 from torch import Tensor
 
-from ..core import ChannelPrior, Estimate, Observation
+from ..core import ChannelPrior, Estimate, FrontEnd, Observation
 from ..detection.linear import Symbols
 from ..errors import ShapeError, unknown
 from ..forward.noise import ESTIMATED, NOISE
@@ -43,8 +43,8 @@ class QuantizedEp:
     Soft decision feedback counts the symbols' variance as in expectation maximisation (`BLAME`).
 
     ``weights`` names the channel prior (`weights.choose`): "auto", "gaussian", a shipped network or mixture, or a file. One bit hardly
-    tells amplitudes, and with any but a Gaussian prior they drift: in the end the power of all channels of a frame is drawn to what the
-    prior expects, as far as the samples know less of it (`Linearised.amplitude`). ``link`` is the law of the noise
+    tells amplitudes, and they drift: in the end all channels of a frame get the amplitude that the samples and the power which the prior
+    expects make most likely together. ``link`` is the law of the noise
     (`likelihoods.quantized.LINKS`). Frames whose pilots do not look like the prior's channels are tried with two Gaussian priors as
     well, that of the array covariance and that of independent antennas; the one that predicts the pilots best, each sample from all
     others, goes on.
@@ -125,7 +125,7 @@ class QuantizedEp:
         doubt = None if active.dtype == torch.bool else Doubt.of(obs, slots, active).cautious()
         exchange = Exchange.of(Link.of(obs, slots, prior.beams), prior, doubt)
         guessed = self.noise == ESTIMATED or (self.noise == "auto" and obs.meta.get("noise_var") == ESTIMATED)
-        samples = Linearised.of(obs, link=self.link).at_least(_least_noise(exchange))
+        samples = Linearised.of(obs, link=self.link).at_least(_least_noise(exchange, obs.front_end))
         state = State(exchange, samples, guessed and obs.front_end.bits is not None).started(slice(0, obs.pilot_len))
         for step in range(self.pilot_evaluations):
             if step > 0 and obs.late:
@@ -149,11 +149,12 @@ class QuantizedEp:
                 left, state, soft = left[moving], state.take(moving), soft.take(moving)
             before = None if soft is None else soft.mean
         settled.keep(state.exchange)
-        return self._answer(replace(state, exchange=settled.exchange, samples=last.put(left, state.samples)), settled, cut)
+        state = replace(state, exchange=settled.exchange, samples=last.put(left, state.samples))
+        return self._answer(state, settled, cut)
 
     def _answer(self, state: State, settled: Settled, cut: bool) -> Answer:
         state = replace(state, exchange=replace(state.exchange, channel=settled.decided()))
-        state = state if state.exchange.closed else state.anchored()
+        state = state.anchored(state.known(state.detect(self.detector)) if state.has_data else state.pilots())
         found, channel = state.detect(self.final), state.channel
         return Answer(
             state.exchange.link.beams.back(channel.mean),
@@ -197,13 +198,14 @@ class QuantizedEp:
         return (step.abs().square().sum(1) * weight).sum(1) > self.tolerance * weight.sum(1).clamp_min(1) * step.shape[1]
 
 
-def _least_noise(exchange: Exchange) -> Tensor:
+def _least_noise(exchange: Exchange, converter: FrontEnd) -> Tensor:
     """Noise variance [B] below which quantised samples are not believed: a lone user without noise moves all samples of an antenna
-    together, which Gaussians for single samples cannot follow. Other users are noise enough."""
+    together, which Gaussians for single samples cannot follow. Other users are noise enough, and so is dither."""
     power = exchange.chance * exchange.link.gain
     total = power.sum(1).clamp_min(1e-9)
     alike = total.square() / power.square().sum(1).clamp_min(1e-9)  # how many users there would be if all were equal
-    return LEAST_NOISE * total / alike**3
+    dither = 0.0 if converter.offset is None else float((converter.offset - converter.offset.mean()).abs().square().mean())
+    return (LEAST_NOISE * total / alike**3 - dither).clamp_min(0)
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,8 @@ BLAME = 0.75
 small where symbols are uncertain; 0 takes soft symbols for pilots, and channels grow from round to round."""
 
 SPREAD = 0.5
-"""Of a user's mean channel power over the antennas: its standard deviation, in units of its expectation."""
+"""Of a user's mean channel power over the antennas: its standard deviation, in units of its expectation, where the prior is not Gaussian
+and says so itself."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,11 @@ class State:
     def channel(self) -> ChannelEstimate:
         """The channels' posterior [B K M], in beams."""
         return self.exchange.channel
+
+    @property
+    def has_data(self) -> bool:
+        """Whether frames are longer than their pilots."""
+        return self.samples.rx.shape[1] > self.exchange.link.pilots.shape[1]
 
     def take(self, frames: Tensor) -> State:
         """The frames that ``frames`` (indices or a mask) picks."""
@@ -91,10 +97,12 @@ class State:
     def evidence(self) -> Tensor:
         """Mean log probability [B] of the pilot samples, each predicted from all others: comparable between priors."""
         rows = self.pilots()
-        mean, var = self._samples(rows, self._linear(rows))
-        times = slice(0, rows.sent.shape[1])
-        mean, var = self.samples.cavity(mean, var, times)
-        return self.samples.likelihood.at(times).log_evidence(mean, var.expand(mean.shape)).mean((1, 2))
+        mean, var = self._predicted(rows, self._linear(rows))
+        return self.samples.likelihood.at(slice(0, rows.sent.shape[1])).log_evidence(mean, var.expand(mean.shape)).mean((1, 2))
+
+    def _predicted(self, rows: Rows, posterior: ChannelEstimate) -> tuple[Tensor, Tensor]:
+        """Mean [B T M] and variance [B T 1] of the noiseless samples of ``rows``, each from all others, given the channels."""
+        return self.samples.cavity(*self._samples(rows, posterior), slice(0, rows.sent.shape[1]))
 
     def _samples(self, rows: Rows, posterior: ChannelEstimate) -> tuple[Tensor, Tensor]:
         """Mean [B T M] and variance [B T 1] of the noiseless samples of ``rows``."""
@@ -110,27 +118,29 @@ class State:
         exchange = self.exchange.evaluate(self._linear(rows), soft=soft)
         return replace(self, exchange=exchange)
 
-    def anchored(self, trust: Tensor | float | None = None) -> State:
-        """Channels scaled towards the power that the prior expects of all users together, by the exponent ``trust`` [B]; without, as far
-        as the samples know less of it."""
+    def anchored(self, rows: Rows | None = None) -> State:
+        """Channels of the amplitude, one for all users of a frame, that the power which the prior expects and the samples of ``rows`` (each
+        predicted from all others) make most likely together. Where symbols are soft, samples only hold on to the amplitude that there is:
+        symbols that follow the samples say nothing against it. Without ``rows``: the power that the prior expects."""
         exchange, channel = self.exchange, self.channel
-        power = channel.mean.abs().square() + channel.error
+        power = (channel.mean.abs().square() + channel.error).sum((1, 2)).clamp_min(1e-9)
         expected = (exchange.chance * exchange.link.gain).sum(1) * exchange.link.beams.power.sum()
-        if trust is None:
-            total, error = power.sum(1).mean(-1), channel.error.sum(1).mean(-1)
-            known = exchange.chance.sum(1).clamp_min(1) / (SPREAD / 2) ** 2
-            trust = known / (known + self.samples.amplitude((total - error).clamp_min(0), error))
-        scale = (expected / power.sum((1, 2)).clamp_min(1e-9)).clamp(1e-3, 1e3).pow(trust / 2)[:, None, None]
+        step = torch.log(expected.clamp_min(1e-9) / power) / 2
+        if rows is not None:
+            beams = exchange.link.beams.power
+            spread = float(beams.square().sum().sqrt() / beams.sum()) if exchange.closed else SPREAD
+            known = exchange.chance.sum(1).clamp_min(1) / (spread / 2) ** 2
+            predicted = self._predicted(rows, self._linear(rows))
+            slope, information = self.samples.amplitude(*predicted, slice(0, rows.sent.shape[1]))
+            step = (known * step + (slope if rows.spread is None else 0)) / (known + information)
+        scale = step.clamp(-3, 3).exp()[:, None, None]
         return replace(self, exchange=replace(exchange, channel=ChannelEstimate(channel.mean * scale, channel.error)))
 
     def quieter(self, rows: Rows) -> State:
         """With the noise variance under which the samples of ``rows`` are most likely, each predicted from all others, channels having the
         power that the prior expects: to one bit, a louder receiver is a quieter user."""
-        state = self.anchored(1.0)
-        mean, var = state._samples(rows, state.channel)
-        times = slice(0, rows.sent.shape[1])
-        mean, var = state.samples.cavity(mean, var, times)
-        return replace(state, samples=state.samples.refitted(mean, var, times))
+        state = self.anchored()
+        return replace(state, samples=state.samples.refitted(*state._predicted(rows, state.channel), slice(0, rows.sent.shape[1])))
 
     def _noise(self, rows: Rows) -> Tensor:
         return self.samples.noise[:, : rows.sent.shape[1]]
