@@ -13,6 +13,7 @@ from ..priors.bernoulli_gaussian import BernoulliGaussian
 
 LEAST_NEWS = 1e-3  # a cavity holds at least this share of the posterior's precision
 LEAST_MESSAGE = 1e-2  # of the cavity's precision, of a prior's message that says nothing
+FEW = 2.5  # expected active users of a frame up to which row-sparse odds stand: signs of so few are too alike to pass for linear samples
 LEAST_ERROR = 1e-6  # variance that the prior may claim, over the mean power of the channel
 
 
@@ -59,7 +60,8 @@ class SeenLinearly:
     """``detector`` on quantised pilots as `RowSparse` leaves them: noisy samples without a converter.
 
     Gaussians in the place of samples are less noisy than samples whose distortion counts as noise, and their errors are not correlated
-    between antennas. Noise that differs from frame to frame is divided out; the detector sees it in the users' gains.
+    between antennas. Noise that differs from frame to frame is divided out; the detector sees it in the users' gains. In frames of less
+    than `FEW` users, as `RowSparse` counts them, its own odds are the answer.
     """
 
     detector: Receiver
@@ -69,13 +71,17 @@ class SeenLinearly:
         """What ``detector`` says; with ideal converters, of ``obs`` itself."""
         if obs.front_end.bits is None or obs.all_active:
             return self.detector(obs, generator=generator)
-        samples = RowSparse(self.iterations).listen(obs)[1]
+        odds, samples = RowSparse(self.iterations).listen(obs)
         scale = (obs.linear_noise_var / samples.noise.mean((1, 2)))[:, None]
         gain = scale.expand(-1, obs.users) if obs.user_gain is None else obs.user_gain * scale
         seen = replace(
             obs, pilot_rx=samples.rx * scale[..., None].sqrt(), user_gain=gain, noise_var=obs.linear_noise_var, front_end=FrontEnd()
         )
-        return self.detector(seen, generator=generator)
+        found = self.detector(seen, generator=generator)
+        chance = torch.sigmoid(odds)
+        few = chance.sum(1, keepdim=True) < FEW
+        info = {**found.info, **({"log_odds": torch.where(few, odds, found.info["log_odds"])} if "log_odds" in found.info else {})}
+        return replace(found, activity=torch.where(few, chance, found.activity), info=info)
 
 
 def decided(odds: Tensor, threshold: float = 0.0) -> Estimate:
