@@ -27,12 +27,14 @@ class Linearised:
     """rx [B T M] (antennas) = z + CN(0, noise [B T 1]): for each noiseless sample z the Gaussian that stands in for its likelihood.
 
     The variances of the antennas of one symbol time are averaged, so that noise stays white and beams separate (vector approximate message
-    passing does the same). With ideal converters rx are the samples, noise the receiver noise, and nothing ever changes.
+    passing does the same). ``least`` [B 1 1]: the least noise variance that is believed (`at_least`). With ideal converters rx are the
+    samples, noise the receiver noise, and nothing ever changes.
     """
 
     likelihood: Linear | Quantized
     rx: Tensor
     noise: Tensor
+    least: Tensor | None = None
 
     @staticmethod
     def of(obs: Observation, *, link: str = "probit") -> Linearised:
@@ -47,18 +49,26 @@ class Linearised:
         """With a noise variance of at least ``noise_var`` [B]; that of ideal converters stays."""
         if isinstance(self.likelihood, Linear):
             return self
-        floor = self.likelihood.noise_var.maximum(noise_var[:, None, None])
-        return replace(self, likelihood=replace(self.likelihood, noise_var=floor))
+        floor = noise_var[:, None, None]
+        return replace(self, likelihood=replace(self.likelihood, noise_var=self.likelihood.noise_var.maximum(floor)), least=floor)
+
+    @property
+    def believed(self) -> Tensor:
+        """Whether the noise variance is what it is, not the least that it may be [B] bool."""
+        noise_var = self.likelihood.noise_var
+        return (noise_var > (0 if self.least is None else self.least))[:, 0, 0]
 
     def take(self, frames: Tensor) -> Linearised:
         """The frames that ``frames`` (indices or a mask) picks."""
-        return Linearised(self.likelihood.take(frames), self.rx[frames], self.noise[frames])
+        return Linearised(
+            self.likelihood.take(frames), self.rx[frames], self.noise[frames], None if self.least is None else self.least[frames]
+        )
 
     def put(self, frames: Tensor, others: Linearised) -> Linearised:
         """A copy with ``others`` in the places of ``frames`` (indices)."""
         rx, noise, noise_var = self.rx.clone(), self.noise.clone(), self.likelihood.noise_var.clone()
         rx[frames], noise[frames], noise_var[frames] = others.rx, others.noise, others.likelihood.noise_var
-        return Linearised(replace(self.likelihood, noise_var=noise_var), rx, noise)
+        return Linearised(replace(self.likelihood, noise_var=noise_var), rx, noise, self.least)
 
     def cavity(self, mean: Tensor, var: Tensor, times: slice = slice(None)) -> tuple[Tensor, Tensor]:
         """What all but the own sample says of z: CN(mean, var) [B T M] and [B T 1], from its posterior. A sample that would leave less than

@@ -205,7 +205,7 @@ def _least_noise(exchange: Exchange, converter: FrontEnd) -> Tensor:
     total = power.sum(1).clamp_min(1e-9)
     alike = total.square() / power.square().sum(1).clamp_min(1e-9)  # how many users there would be if all were equal
     dither = 0.0 if converter.offset is None else float((converter.offset - converter.offset.mean()).abs().square().mean())
-    return (LEAST_NOISE * total / alike**3 - dither).clamp_min(0)
+    return LEAST_NOISE * (total - 4 * dither).clamp_min(0) / alike**3
 
 
 @dataclass(frozen=True)

@@ -132,7 +132,8 @@ class State:
             known = exchange.chance.sum(1).clamp_min(1) / (spread / 2) ** 2
             predicted = self._predicted(rows, self._linear(rows))
             slope, information = self.samples.amplitude(*predicted, slice(0, rows.sent.shape[1]))
-            step = (known * step + (slope if rows.spread is None else 0)) / (known + information)
+            said = self.samples.believed.to(slope.dtype)  # nothing, where the noise is not what it is taken for
+            step = (known * step + said * (slope if rows.spread is None else 0)) / (known + said * information)
         scale = step.clamp(-3, 3).exp()[:, None, None]
         return replace(self, exchange=replace(exchange, channel=ChannelEstimate(channel.mean * scale, channel.error)))
 
