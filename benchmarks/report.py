@@ -158,10 +158,12 @@ def describe(document: dict[str, Any]) -> str:
     )
     books = f" over {document['books']} pilot books" if document["books"] > 1 else ""
     hidden = "".join(f", {what} {document[what]}" for what in ("noise", "gains") if document.get(what, "known") != "known")
+    hidden += f", covariance of {document['covariance']}" if document.get("covariance") else ""
+    coarse = f", converters of {config['adc_bits']} bit, SNR {config['snr_convention']}" if config.get("adc_bits") else ""
     tuned = f", thresholds set on {document['calibrate']} other frames" if document["calibrate"] else ""
     return (
         f"{config['users']} users ({active}), {config['rows']}x{config['columns']} antennas, "
-        f"{config['pilot_kind']} pilots, {config['channel']}{hidden}; "
+        f"{config['pilot_kind']} pilots, {config['channel']}{hidden}{coarse}; "
         f"{document['frames']} frames a point{books}, seed {document['seed']}{tuned}; massaccess {document['version']}."
         f"{document.get('told', '')}"
     )
@@ -171,6 +173,7 @@ def table(rows: list[dict[str, Any]]) -> list[str]:
     """Markdown lines: one row per receiver and point, only the columns that were measured."""
     rates = [name for name in RATES if any(row[name] is not None for row in rows)]
     nmse = any(row["nmse_db"] is not None for row in rows)
+    more = {"nmse_rows_db": "rows [dB]", "nmse_scaled_db": "scaled [dB]"} if nmse and any(row.get("adc_bits") for row in rows) else {}
     evaluated = any(row.get("nfe") for row in rows)
     activities = len({row.get("activity") for row in rows}) > 1
     ranked = any(_at(row) for row in rows)
@@ -182,6 +185,7 @@ def table(rows: list[dict[str, Any]]) -> list[str]:
         *rates,
         *([f"P_md at P_fa {FALSE_ALARMS:g}", "slope"] if ranked else []),
         *(["NMSE [dB]"] if nmse else []),
+        *more.values(),
         *(["evaluations"] if evaluated else []),
         "ms/frame",
     ]
@@ -191,6 +195,7 @@ def table(rows: list[dict[str, Any]]) -> list[str]:
         cells += [rate(row, name) for name in rates]
         cells += _worth(row) if ranked else []
         cells += [_decibels(row)] if nmse else []
+        cells += ["" if row.get(name) is None else f"{row[name]:.2f}" for name in more]
         cells += [f"{row.get('nfe', 0):.1f}"] if evaluated else []
         lines.append("| " + " | ".join([*cells, f"{1e3 * row['seconds_per_frame']:.2f}"]) + " |")
     return lines

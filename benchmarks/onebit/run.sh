@@ -22,12 +22,12 @@ p4=(--users 20 --active-users 20 --rows 8 --columns 16 --pilots 80 --data 200 --
 for campaign in ${*:-known joint classes default access noise time}; do
     case $campaign in
         known) for pilots in 15 30 65; do
-            evaluate "known-L$pilots" 1000 --receivers onebit-ep,onebit-gaussian "${twelve[@]}" --channel uma --pilots $pilots --data 0 --snr-db 0,5,10,15
+            evaluate "known-$pilots" 1000 --receivers onebit-ep,onebit-gaussian "${twelve[@]}" --channel uma --pilots $pilots --data 0 --snr-db 0,5,10,15
         done ;;
         joint) evaluate joint 1000 --receivers onebit-ep,onebit-gaussian,bussgang-lmmse,learned-ep "${twelve[@]}" --channel uma --pilots 15 --data 50 --snr-db 0,5,10,15 ;;
         classes) for channel in florence kronecker rayleigh; do
             for pilots in 15 30 65; do
-                evaluate "class-$channel-L$pilots" 256 --receivers onebit-ep,onebit-gaussian "${twelve[@]}" --channel $channel --channel-cov uma --pilots $pilots --data 0 --snr-db 0,5,10,15
+                evaluate "class-$channel-$pilots" 256 --receivers onebit-ep,onebit-gaussian "${twelve[@]}" --channel $channel --channel-cov uma --pilots $pilots --data 0 --snr-db 0,5,10,15
             done
             evaluate "class-$channel-joint" 256 --receivers onebit-ep,onebit-gaussian "${twelve[@]}" --channel $channel --channel-cov uma --pilots 15 --data 50 --snr-db 0,5,10,15
         done ;;

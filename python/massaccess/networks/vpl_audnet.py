@@ -31,8 +31,8 @@ class VplAudNet(nn.Module):
     model fits every pilot length, number of antennas, noise variance and pilot book, and needs no ``max_len``.
 
     Departures: samples are divided by the root of the power that the prior expects, so that units do not matter; the prior's log odds are
-    added to C tanh(.); W is real (errata P1 b); layer norms, a feed-forward network of ``hidden`` = 4 ``width`` neurons and a sigmoid at
-    the end of the PLAM, of which the paper says nothing; the two linear maps in a row at its entrance are one.
+    added to C tanh(.); W is real, as all that it multiplies; layer norms, a feed-forward network of ``hidden`` = 4 ``width`` neurons and a
+    sigmoid at the end of the PLAM, of which the paper says nothing; the two linear maps in a row at its entrance are one.
 
     >>> network = VplAudNet(max_len=8, layers=2, width=16, heads=2)
     >>> rx, pilots = torch.ones(3, 6, 4, dtype=torch.complex64), torch.ones(3, 6, 5, dtype=torch.complex64)

@@ -1,4 +1,4 @@
-"""Trainings of kind "activity": who is active in frames that are made on the fly, by binary cross-entropy (P1 eq. 9, errata P1 a)."""
+"""Trainings of kind "activity": who is active in frames that are made on the fly, by binary cross-entropy (P1 eq. 9, signs put right)."""
 
 from __future__ import annotations
 
