@@ -142,7 +142,8 @@ class Linearised:
             tilted, tight = cells.moments(z, spread)
             push = tilted - z
             across = (z.real * push.real + z.imag * push.imag) / spread
-            return 2 * (across + (push.abs().square() + tight - spread) / spread).sum((1, 2))
+            each = across + (push.abs().square() + tight - spread) / spread
+            return 2 * each.nan_to_num(0.0, 0.0, 0.0).sum((1, 2))  # cells out of reach say nothing
 
         here = slope(1.0)
         return here, ((here - slope(math.exp(STEP))) / STEP).clamp_min(0)
