@@ -31,8 +31,8 @@ for campaign in ${*:-known joint classes default access noise time}; do
             done
             evaluate "class-$channel-joint" 256 --receivers onebit-ep,onebit-gaussian "${twelve[@]}" --channel $channel --channel-cov uma --pilots 15 --data 50 --snr-db 0,5,10,15
         done ;;
-        default) evaluate default-low 500 --receivers onebit,bussgang-lmmse "${p4[@]}" --snr-db=-15,-5,0
-            evaluate default-high 3000 --receivers onebit "${p4[@]}" --snr-db 5,10 ;;
+        default) evaluate default 500 --receivers onebit,bussgang-lmmse "${p4[@]}" --snr-db=-15,-5,0,5
+            evaluate default-10db 3000 --receivers onebit "${p4[@]}" --snr-db 10 ;;
         access) evaluate access 1000 --receivers onebit,jcedd,onebit-activity+bussgang-lmmse --users 128 --activity 0.1 --channel uma --pilots 28 --data 37 --snr-db 5,10,15 ;;
         noise) evaluate noise-rayleigh 200 --receivers onebit --noise estimated "${p4[@]}" --snr-db=-5,5,10
             evaluate noise-uma 500 --receivers onebit-ep --noise estimated "${twelve[@]}" --channel uma --pilots 15 --data 50 --snr-db 0,5,10,15 ;;
