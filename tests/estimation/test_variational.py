@@ -5,8 +5,9 @@ from __future__ import annotations
 import torch
 
 from massaccess.estimation.ascent import Ascent
-from massaccess.estimation.variational import SignVariational, real_rows
+from massaccess.estimation.variational import SignVariational
 from massaccess.likelihoods.expected_probit import slopes
+from massaccess.likelihoods.real_form import stacked
 from massaccess.rng import complex_normal, generator
 
 
@@ -15,14 +16,14 @@ def situation(times: int, antennas: int, noise_var: float) -> tuple[torch.Tensor
     channel = complex_normal(2, 4, antennas, generator=draw, dtype=torch.complex128)
     sent = complex_normal(2, times, 4, generator=draw, dtype=torch.complex128)
     rx = sent @ channel + noise_var**0.5 * complex_normal(2, times, antennas, generator=draw, dtype=torch.complex128)
-    return channel, real_rows(sent), torch.cat([rx.real, rx.imag], 1)
+    return channel, stacked(sent), torch.cat([rx.real, rx.imag], 1)
 
 
 def test_real_form_is_the_complex_product() -> None:
     draw = generator(1, "real")
     sent, channel = complex_normal(2, 5, 3, generator=draw), complex_normal(2, 3, 4, generator=draw)
-    product, stacked = sent @ channel, torch.cat([channel.real, channel.imag], 1)
-    torch.testing.assert_close(real_rows(sent) @ stacked, torch.cat([product.real, product.imag], 1))
+    product, halves = sent @ channel, torch.cat([channel.real, channel.imag], 1)
+    torch.testing.assert_close(stacked(sent) @ halves, torch.cat([product.real, product.imag], 1))
 
 
 def test_the_answer_is_a_stationary_point_of_the_bound() -> None:

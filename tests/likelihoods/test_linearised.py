@@ -16,7 +16,8 @@ from massaccess.forward.front_end import front_end, quantize
 from massaccess.forward.simulate import Simulation
 from massaccess.likelihoods import _sign_kernel as kernel
 from massaccess.likelihoods.linearised import SILENCE, Linearised
-from massaccess.likelihoods.quantized import Quantized, log_mass
+from massaccess.likelihoods.normal import log_mass
+from massaccess.likelihoods.quantized import Quantized
 
 SYSTEM = SystemConfig(
     users=3,

@@ -12,7 +12,8 @@ from massaccess.core import FrontEnd
 from massaccess.errors import ConfigError, UnknownNameError
 from massaccess.forward.front_end import front_end, quantize, samples_of
 from massaccess.likelihoods.linear import Linear
-from massaccess.likelihoods.quantized import LOGISTIC, Quantized, log_mass
+from massaccess.likelihoods.normal import LOGISTIC, log_mass
+from massaccess.likelihoods.quantized import Quantized
 
 BITS = [1, 2, 3, 8]
 FRAME = (5, 4)

@@ -10,9 +10,10 @@ import torch
 from massaccess.core import SystemConfig
 from massaccess.forward.modulation import constellation
 from massaccess.forward.simulate import Simulation
+from massaccess.likelihoods.real_form import joined, parts, stacked
 from massaccess.priors.constellation import ConstellationPrior
 from massaccess.receivers.selection import Selection
-from massaccess.receivers.signs import Signs, decided, joined, parts, stacked, to_power, turned, unbiased
+from massaccess.receivers.signs import Signs, decided, to_power, turned, unbiased
 from massaccess.rng import complex_normal, generator
 
 

@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from massaccess.samplers.advi import Factors, SignProblem, elbo, exact_gradients, gradients, mills, monte_carlo, newton
+from massaccess.likelihoods.normal import mills
+from massaccess.samplers.advi import Factors, SignProblem, elbo, exact_gradients, gradients, monte_carlo, newton
 
 
 def problem(unknowns: int = 5, signs: int = 18, columns: int = 3, *, logistic: bool = False, shifted: bool = False) -> SignProblem:

@@ -62,7 +62,7 @@ SYSTEM = (  # option, field of SystemConfig, type, help
 
 
 def system_options(*, lists: Mapping[str, click.ParamType] | None = None) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Adds an option for each line of `SYSTEM`; one that is not given leaves the configuration as it is.
+    """Adds --config, a file, and an option for each line of `SYSTEM`; one that is not given leaves the configuration as it is.
 
     ``lists`` gives some fields another type, for verbs that take several values of them.
     """
@@ -73,7 +73,8 @@ def system_options(*, lists: Mapping[str, click.ParamType] | None = None) -> Cal
             default = getattr(defaults, name)
             note = f"  [default: {'inf' if name == 'adc_bits' else default}]" if default is not None or name == "adc_bits" else ""
             command = click.option(flag, name, type=special.get(name, kind), default=None, help=text + note)(command)
-        return command
+        file = click.Path(exists=True, dir_okay=False, path_type=Path)
+        return click.option("--config", "config_path", type=file, help="TOML file with a [system] table; options override it.")(command)
 
     return add
 

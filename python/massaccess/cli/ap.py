@@ -16,12 +16,6 @@ CONNECT = "tcp://127.0.0.1:5560"
 
 
 @click.command()
-@click.option(
-    "--config",
-    "config_path",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="TOML file with a [system] table; options override it.",
-)
 @system_options()
 @click.option("--index", type=click.IntRange(0), required=True, metavar="I", help="Which access point this is, counted from 0.")
 @click.option("--of", "count", type=click.IntRange(1), required=True, metavar="N", help="How many access points share the array.")

@@ -45,9 +45,6 @@ class Numbers(click.ParamType):
 
 @click.command()
 @click.option("--receivers", required=True, help="Registry names joined by commas; see `massaccess receivers`.")
-@click.option(
-    "--config", "config_path", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="TOML file with a [system] table."
-)
 @system_options(lists={name: Numbers(kind) for name, kind in LISTS.items()})
 @click.option("--frames", type=click.IntRange(1), default=1000, show_default=True, help="Frames per point, the same for all receivers.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Frames of a seed are those of `massaccess run --seed`.")

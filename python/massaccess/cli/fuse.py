@@ -28,12 +28,6 @@ TUNING = ("covariance", "refinements", "sweeps", "damping")
 
 
 @click.command()
-@click.option(
-    "--config",
-    "config_path",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="TOML file with a [system] table; options override it.",
-)
 @system_options()
 @click.option("--of", "count", type=click.IntRange(1), required=True, metavar="N", help="How many access points there are.")
 @click.option("--wait-for", type=click.IntRange(1), default=None, metavar="N", help="Start with so many access points. [default: all]")

@@ -54,8 +54,8 @@ class SignVariational:
             raise unknown("covariance", self.covariance, COVARIANCES)
 
     def __call__(self, signs: Tensor, sent: Tensor, *, offset: Tensor, noise_var: Tensor, start: SignChannel | None = None) -> SignChannel:
-        """signs [B 2T M] = sign(sent [B 2T 2K] (see `real_rows`) @ channel + offset [2T M] + noise), the noise of variance noise_var
-        (broadcasts) per real part; start: an estimate to begin with."""
+        """signs [B 2T M] = sign(sent [B 2T 2K] (`likelihoods.real_form.stacked`) @ channel + offset [2T M] + noise), the noise of variance
+        noise_var (broadcasts) per real part; start: an estimate to begin with."""
         eye = torch.eye(sent.shape[2], dtype=sent.dtype, device=sent.device)
         mean, spread = self._silence(signs, sent, eye) if start is None else (start.mean, start.spread)
         ascent = Ascent(dim=1)
@@ -77,12 +77,3 @@ class SignVariational:
         """The moments before anything was heard."""
         mean = sent.new_zeros(len(sent), sent.shape[2], signs.shape[2])
         return mean, torch.full_like(mean, 1 / PRECISION) if self.diagonal else (eye / PRECISION).expand(len(sent), -1, -1)
-
-
-def real_rows(sent: Tensor) -> Tensor:
-    """The real form [B 2T 2K] of symbols [B T K]: times (Re h, Im h) it gives the real parts of all samples, then the imaginary parts.
-
-    >>> real_rows(torch.tensor([[[1 + 2j]]])).tolist()
-    [[[1.0, -2.0], [2.0, 1.0]]]
-    """
-    return torch.cat([torch.cat([sent.real, -sent.imag], -1), torch.cat([sent.imag, sent.real], -1)], -2)

@@ -12,6 +12,8 @@ import math
 import torch
 from torch import Tensor
 
+from .real_form import signs
+
 
 def linearized(samples: Tensor, cov: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
     """(y, noise_cov): y = z + CN(0, noise_cov - noise) to second order, for samples [B n P] (complex, of which only the signs count) of
@@ -24,15 +26,11 @@ def linearized(samples: Tensor, cov: Tensor, noise: Tensor) -> tuple[Tensor, Ten
     outer = scale[..., :, None] * scale[..., None, :]
     rho = cov / outer
     arcs = torch.complex(rho.real.clamp(-1, 1).asin(), rho.imag.clamp(-1, 1).asin())
-    signs = torch.complex(_sign(samples.real), _sign(samples.imag))
-    return signs * (0.5 * math.sqrt(math.pi) * scale[..., None]), noise + outer * (arcs - rho)
+    seen = torch.complex(signs(samples.real), signs(samples.imag))
+    return seen * (0.5 * math.sqrt(math.pi) * scale[..., None]), noise + outer * (arcs - rho)
 
 
 def whitened(noise_cov: Tensor, *columns: Tensor) -> tuple[Tensor, ...]:
     """L^-1 columns for each of columns [B n ...], L the Cholesky factor of noise_cov [B n n]: their noise becomes CN(0, I)."""
     root = torch.linalg.cholesky(noise_cov)
     return tuple(torch.linalg.solve_triangular(root, column, upper=False) for column in columns)
-
-
-def _sign(halves: Tensor) -> Tensor:
-    return torch.where(halves >= 0, 1.0, -1.0).to(halves.dtype)

@@ -21,12 +21,12 @@ from ..core import FrontEnd, Observation
 from ..errors import ConfigError, unknown
 from ..forward.front_end import levels_of, optimal_step
 from .linear import Linear
+from .normal import LOGISTIC, hermite, log_mass, mills
 
 LINKS = ("probit", "logistic")
 """Law of the noise in front of the comparator."""
-LOGISTIC = 1.702  # slope of the logistic function that is nearest to the normal distribution function
 NODES, BISECTIONS = 32, 40  # of the quadrature for logistic noise, and to find its centre
-ROOT_HALF, LOG_ROOT_2PI = math.sqrt(0.5), 0.5 * math.log(2 * math.pi)
+LOG_ROOT_2PI = 0.5 * math.log(2 * math.pi)
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,7 @@ class Quantized:
         """Mean and variance under logistic noise: Gauss-Hermite around the mode."""
         slope = LOGISTIC / noise.sqrt()
         mode, spread = self._mode(prior, var, slope)
-        node, weight = (part.to(prior) for part in hermite(NODES))
+        node, weight = (prior.new_tensor(row) for row in hermite(NODES))
         point = mode[..., None] + spread.sqrt()[..., None] * node
         edges = (point - self.lower[..., None]) * slope[..., None], (self.upper[..., None] - point) * slope[..., None]
         inside = sum(torch.nn.functional.logsigmoid(edge) for edge in edges)
@@ -133,16 +133,6 @@ def likelihood(obs: Observation, *, link: str = "probit") -> Linear | Quantized:
     return Quantized.of(samples, obs.front_end, noise_var, link=link)
 
 
-def log_mass(low: Tensor, high: Tensor) -> Tensor:
-    """log(Phi(high) - Phi(low)), exact in both tails; one edge may be infinite, and slopes stay finite."""
-    flip = low + high > 0  # to the side where Phi is small
-    low, high = torch.where(flip, -high, low), torch.where(flip, -low, high)
-    open_below = low.isinf()
-    top, bottom = torch.special.log_ndtr(high), torch.special.log_ndtr(torch.where(open_below, high, low))
-    fall = torch.where(open_below, -torch.inf, bottom - top)
-    return top + torch.log(-torch.expm1(fall.clamp_max(-torch.finfo(top.dtype).tiny)))
-
-
 def _cells(samples: Tensor, converter: FrontEnd) -> tuple[Tensor, Tensor]:
     """Lower and upper edges [... 2] of the cells, in units of the converter's input."""
     assert converter.bits is not None
@@ -156,7 +146,7 @@ def _one_sided(low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
     """`_two_sided` where one edge is infinite: the inverse Mills ratio."""
     above = high.isinf()  # the cell reaches to plus infinity
     inner = torch.where(above, -low, high)
-    ratio = (2 / math.pi) ** 0.5 / torch.special.erfcx(-inner * ROOT_HALF)
+    ratio = mills(inner)
     return torch.where(above, ratio, -ratio), -inner * ratio
 
 
@@ -170,11 +160,3 @@ def _two_sided(low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
     at_low, at_high = density(low), density(high)
     weighted = [torch.where(edge.isinf(), 0, edge * value) for edge, value in ((low, at_low), (high, at_high))]
     return at_low - at_high, weighted[0] - weighted[1]
-
-
-def hermite(nodes: int) -> tuple[Tensor, Tensor]:
-    """Nodes and weights for a standard normal."""
-    from numpy.polynomial.hermite_e import hermegauss
-
-    node, weight = (torch.from_numpy(column) for column in hermegauss(nodes))
-    return node, weight / math.sqrt(2 * math.pi)

@@ -9,15 +9,17 @@ from torch import Tensor
 
 from ..core import Observation
 from ..estimation.ascent import Ascent
-from ..estimation.variational import SignChannel, SignVariational, real_rows
+from ..estimation.variational import SignChannel, SignVariational
 from ..likelihoods.expected_probit import slopes
+from ..likelihoods.real_form import after, parts, signs, stacked
 from ..priors.constellation import ConstellationPrior
 from .factor import Factor, apply
 from .selection import Selection
+from .signs import to_power
 
 
 @dataclass(frozen=True)
-class Signs:
+class Comparisons:
     """What M antennas say of T symbols: signs [B 2T M] of real parts above those of imaginary parts, and offset [1 2T M], what was added in
     front of the comparators."""
 
@@ -25,15 +27,13 @@ class Signs:
     offset: Tensor
 
     @staticmethod
-    def of(samples: Tensor, offset: Tensor | None) -> Signs:
+    def of(samples: Tensor, offset: Tensor | None) -> Comparisons:
         """Of samples [B T M], offset [T M] (both complex): what the comparators saw is their sum."""
         added = torch.zeros_like(samples[0]) if offset is None else offset.to(samples)
-        parts = _parts(samples + added)
-        return Signs(torch.where(parts >= 0, 1.0, -1.0).to(parts), _parts(added[None]))
+        return Comparisons(signs(parts(samples + added)), parts(added[None]))
 
-    def __add__(self, other: Signs) -> Signs:
-        joined = ((_halves(a), _halves(b)) for a, b in ((self.signs, other.signs), (self.offset, other.offset)))
-        return Signs(*(torch.cat([a[0], b[0], a[1], b[1]], 1) for a, b in joined))
+    def __add__(self, other: Comparisons) -> Comparisons:
+        return Comparisons(after(self.signs, other.signs), after(self.offset, other.offset))
 
 
 @dataclass(frozen=True)
@@ -58,8 +58,8 @@ class AccessPoint:
     def __init__(self, obs: Observation, slots: Selection, settings: Settings = Settings()) -> None:
         """obs: what its own antennas received; slots: the users that are active."""
         offset = obs.front_end.offset
-        self.pilot = Signs.of(obs.pilot_rx, None if offset is None else offset[: obs.pilot_len])
-        self.data = Signs.of(obs.data_rx, None if offset is None else offset[obs.pilot_len :])
+        self.pilot = Comparisons.of(obs.pilot_rx, None if offset is None else offset[: obs.pilot_len])
+        self.data = Comparisons.of(obs.data_rx, None if offset is None else offset[obs.pilot_len :])
         self.amplitude = slots.gain(obs).sqrt()  # [B K]
         self.pilots = slots.pilots(obs)
         self.noise_var, self.prior = obs.noise_var, ConstellationPrior(obs.modulation)
@@ -90,11 +90,11 @@ class AccessPoint:
         noise = torch.cat([quiet, self.noise_var + soft.var @ heard], 1)
         self._estimate(self.pilot + self.data, torch.cat([self.pilots, soft.mean], 1), torch.cat([noise, noise], 1))
 
-    def _estimate(self, seen: Signs, sent: Tensor, noise_var: Tensor) -> None:
+    def _estimate(self, seen: Comparisons, sent: Tensor, noise_var: Tensor) -> None:
         """noise_var: of complex entries, broadcasts to [B 2T M]."""
         fresh = self.channel is None
         estimator = SignVariational(self.settings.first if fresh else self.settings.again, self.settings.covariance)
-        rows = real_rows(sent * self.amplitude[:, None])
+        rows = stacked(sent * self.amplitude[:, None])
         self.channel = estimator(seen.signs, rows, offset=seen.offset, noise_var=noise_var / 2, start=self.channel)
 
     @property
@@ -102,12 +102,12 @@ class AccessPoint:
         """Channels [B K M] as detection takes them."""
         assert self.channel is not None
         rows = self.channel.rows * self.amplitude[..., None]
-        return normalised(rows, self.power.sum(1)) if self.settings.normalise and not self.scale_known else rows
+        return rows * to_power(rows, self.power[..., 0]) if self.settings.normalise and not self.scale_known else rows
 
     def _prepare(self) -> None:
         assert self.channel is not None
         noise = self.noise_var + (self.channel.error * self.power).sum(1)
-        self._rows = real_rows(self.rows.mT)  # [B 2M 2K]
+        self._rows = stacked(self.rows.mT)  # [B 2M 2K]
         self._noise = torch.cat([noise, noise], 1)[:, None] / 2
 
     def update(self, rest: Factor) -> Factor:
@@ -143,26 +143,11 @@ def _joint(rest: Factor, rows: Tensor, curvature: Tensor, gradient: Tensor) -> t
     return precision, spread, apply(spread, gradient)
 
 
-def normalised(rows: Tensor, power: Tensor) -> Tensor:
-    """rows [B K M] scaled so that each antenna hears ``power`` [B 1], as P4 does since signs leave the scale open."""
-    heard = rows.abs().square().sum(1, keepdim=True)
-    return rows * (power[:, None] / heard.clamp_min(torch.finfo(heard.dtype).tiny)).sqrt()
-
-
 def _gram(rows: Tensor, weight: Tensor) -> Tensor:
     """rows^T diag(weight) rows, rows [... n k], weight [... n]."""
     return (rows * weight[..., None]).mT @ rows
 
 
-def _parts(samples: Tensor) -> Tensor:
-    return torch.cat([samples.real, samples.imag], 1)
-
-
-def _halves(parts: Tensor) -> tuple[Tensor, Tensor]:
-    first, last = parts.chunk(2, 1)
-    return first, last
-
-
-def _across(parts: Tensor) -> Tensor:
+def _across(halves: Tensor) -> Tensor:
     """[B 2T M] as [B T 2M]."""
-    return torch.cat(_halves(parts), -1)
+    return torch.cat(halves.chunk(2, 1), -1)

@@ -11,14 +11,15 @@ from torch import Tensor
 from ..core import Estimate, Observation
 from ..detection.linear import Symbols, finish
 from ..errors import ConfigError, ShapeError, unknown
+from ..likelihoods.normal import LOGISTIC
+from ..likelihoods.real_form import joined, stacked
 from ..priors.constellation import ConstellationPrior
 from ..samplers import advi, advi_access
 from .selection import Selection
-from .signs import Signs, decided, joined, stacked, to_power, turned, unbiased
+from .signs import Signs, decided, to_power, turned, unbiased
 
 LIKELIHOODS = ("probit", "logistic", "logistic-unit")
 """Gaussian noise · a sigmoid of the slope that comes nearest to it · the paper's sigmoid of slope 1, whatever the noise."""
-SLOPE = 1.702  # of the logistic function nearest to the normal distribution function
 
 
 @dataclass(frozen=True)
@@ -147,7 +148,7 @@ class _Job:
         if self.options.likelihood == "logistic-unit":
             return 1.0
         deviation = math.sqrt(noise_var / 2) if isinstance(noise_var, float | int) else (noise_var / 2).sqrt()
-        return (SLOPE if self.options.likelihood == "logistic" else 1.0) / deviation
+        return (LOGISTIC if self.options.likelihood == "logistic" else 1.0) / deviation
 
     def pilot_problem(self) -> advi.SignProblem:
         quiet = self.signs.sent.real.new_full((*self.signs.sent.shape[:2], 1), self.obs.noise_var)

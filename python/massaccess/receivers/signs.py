@@ -1,4 +1,4 @@
-"""What receivers that see nothing but signs share: the real model behind complex samples, amplitudes, and soft symbols made unbiased."""
+"""What receivers that see nothing but signs share: what there is of a frame, amplitudes, and soft symbols made unbiased."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from ..core import Observation
+from ..likelihoods.real_form import after, parts, signs
 from ..priors.constellation import ConstellationPrior
 from .selection import Selection
 
@@ -33,48 +34,21 @@ class Signs:
     def of(obs: Observation, slots: Selection) -> Signs:
         known, offset = (slots.pilots(obs), slots.gain(obs), slots.present), obs.front_end.offset
         if offset is None:
-            return Signs(_signs(obs.pilot_rx), _signs(obs.data_rx), None, None, *known)
-        before, after = offset.to(obs.pilot_rx).split([obs.pilot_len, obs.data_len])
-        shifts = [parts(moved).expand(obs.frames, -1, -1) for moved in (before, after)]
-        return Signs(_signs(obs.pilot_rx + before), _signs(obs.data_rx + after), shifts[0], shifts[1], *known)
+            return Signs(signs(parts(obs.pilot_rx)), signs(parts(obs.data_rx)), None, None, *known)
+        before, behind = offset.to(obs.pilot_rx).split([obs.pilot_len, obs.data_len])
+        shifts = [parts(moved).expand(obs.frames, -1, -1) for moved in (before, behind)]
+        return Signs(signs(parts(obs.pilot_rx + before)), signs(parts(obs.data_rx + behind)), shifts[0], shifts[1], *known)
 
     @property
     def both(self) -> Tensor:
         """Signs of pilots and data [B 2(L+D) M]."""
-        return _after(self.pilots, self.data)
+        return after(self.pilots, self.data)
 
     @property
     def both_shifts(self) -> Tensor | None:
         if self.pilot_shift is None or self.data_shift is None:
             return None
-        return _after(self.pilot_shift, self.data_shift)
-
-
-def _signs(samples: Tensor) -> Tensor:
-    """+-1; zero counts as plus, as in the converter."""
-    halves = parts(samples)
-    return torch.where(halves >= 0, 1.0, -1.0).to(halves.dtype)
-
-
-def _after(first: Tensor, second: Tensor) -> Tensor:
-    """One layout of real and imaginary parts behind the other, in time."""
-    return parts(torch.cat([joined(first), joined(second)], -2))
-
-
-def parts(samples: Tensor) -> Tensor:
-    """Real above imaginary parts: [... T P] complex to [... 2T P]."""
-    return torch.cat([samples.real, samples.imag], -2)
-
-
-def joined(rows: Tensor) -> Tensor:
-    """The inverse of `parts`."""
-    real, imag = rows.chunk(2, -2)
-    return torch.complex(real, imag)
-
-
-def stacked(matrix: Tensor) -> Tensor:
-    """The real matrix [... 2T 2K] with ``parts(matrix @ u) = stacked(matrix) @ parts(u)`` (P4 eq. 5 and 13)."""
-    return torch.cat([torch.cat([matrix.real, -matrix.imag], -1), torch.cat([matrix.imag, matrix.real], -1)], -2)
+        return after(self.pilot_shift, self.data_shift)
 
 
 def turned(halves: Tensor) -> Tensor:

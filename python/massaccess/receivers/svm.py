@@ -13,10 +13,11 @@ from torch import Tensor
 from ..core import Estimate, Observation
 from ..detection.linear import Symbols, finish
 from ..errors import ConfigError, ShapeError, unknown
+from ..likelihoods.real_form import joined, stacked
 from ..priors.constellation import ConstellationPrior
 from .coherent import known_active
 from .selection import Selection
-from .signs import Signs, decided, joined, stacked, to_power, turned, unbiased
+from .signs import Signs, decided, to_power, turned, unbiased
 
 LOSSES = ("hinge", "squared_hinge")
 SEED = 0  # of the order in which liblinear visits the signs

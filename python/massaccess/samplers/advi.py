@@ -14,13 +14,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from functools import cache
 
 import torch
 from torch import Tensor
 
-ROOT_HALF, MILLS, LOG_2PI = math.sqrt(0.5), math.sqrt(2 / math.pi), math.log(2 * math.pi)
-FAR = 10.0  # beyond it the normal tail is written as a continued fraction: single precision would run out
+from ..likelihoods.normal import hermite, mills
+
+LOG_2PI = math.log(2 * math.pi)
 NODES = 7  # of the quadrature; with 15 the ELBO of 160 signs moves by 0.004
 DAMPING = 0.5  # of the deviations; undamped, mean and deviation swing against each other at high SNR
 BUDGET = 2**24  # numbers that the products of columns of the design may take
@@ -77,24 +77,11 @@ class Factors:
         return Factors(problem.design.new_zeros(size), (0.5 * problem.prior_var.log()).expand(size).clone())
 
 
-def mills(z: Tensor) -> Tensor:
-    """phi(z) / Phi(z), exact in both tails.
-
-    >>> [round(value, 4) for value in mills(torch.tensor([-30.0, 0.0, 9.0])).tolist()]
-    [30.0333, 0.7979, 0.0]
-    """
-    if z.dtype == torch.float64:
-        return MILLS / torch.special.erfcx(-ROOT_HALF * z)
-    near, far = z.clamp_min(-FAR), -z.clamp_max(-FAR)
-    ratio = torch.exp(-0.5 * near.square()).mul_(MILLS).div_(torch.erfc(-ROOT_HALF * near))
-    return torch.where(z > -FAR, ratio, far + 1 / (far + 2 / far))
-
-
 def elbo(problem: SignProblem, q: Factors, eta: Tensor | None = None, *, nodes: int = NODES) -> Tensor:
     """The bound [B p] in nats, complete with its constants; by quadrature, or as the mean over eta [S B k p]."""
     if eta is None:
         inner, spread = _projected(problem, q)
-        fit = sum(weight * problem.log_link(inner + node * spread) for node, weight in _hermite(nodes))
+        fit = sum(weight * problem.log_link(inner + node * spread) for node, weight in zip(*hermite(nodes), strict=True))
         square = q.mean.square() + q.var
     else:
         u = q.mean + q.log_sd.exp() * eta
@@ -252,17 +239,8 @@ def _expected(problem: SignProblem, q: Factors, nodes: int) -> tuple[Tensor, Ten
     """E_q of `SignProblem.slope` [B n p]."""
     inner, spread = _projected(problem, q)
     first, second = torch.zeros_like(inner), torch.zeros_like(inner)
-    for node, weight in _hermite(nodes):
+    for node, weight in zip(*hermite(nodes), strict=True):
         one, two = problem.slope(torch.add(inner, spread, alpha=node))
         first.add_(one, alpha=weight)
         second.add_(two, alpha=weight)
     return first, second
-
-
-@cache
-def _hermite(nodes: int) -> tuple[tuple[float, float], ...]:
-    """Nodes and weights for a standard normal."""
-    from numpy.polynomial.hermite_e import hermegauss
-
-    node, weight = hermegauss(nodes)
-    return tuple(zip(node.tolist(), (weight / weight.sum()).tolist(), strict=True))
