@@ -24,8 +24,9 @@ from torch import Tensor
 from massaccess import __version__
 from massaccess.core import SystemConfig
 from massaccess.forward.simulate import Simulation
+from massaccess.likelihoods.real_form import stacked
 from massaccess.receivers.selection import Selection
-from massaccess.receivers.signs import Signs, stacked
+from massaccess.receivers.signs import Signs
 from massaccess.samplers.advi import Factors, SignProblem, elbo, newton
 
 FIG1 = SystemConfig(
