@@ -20,7 +20,7 @@ from .claims import judge
 from .definition import FALSE_ALARMS, FIELDS, SNR_USERS, STEPS, TRAINING, Curve, PublishedFigure, Settings, load, names
 
 NEWER = frozenset(
-    ["adc_offset", "adc_dither", "tx_power_dbm", "noise_figure_db", "bandwidth_hz", "pilot_energy", "index_bits", "placement_seed"]
+    ("adc_offset", "adc_dither", "tx_power_dbm", "noise_figure_db", "bandwidth_hz", "pilot_energy", "index_bits", "placement_seed")
 )
 """Fields of SystemConfig that older results lack: all of them have the default."""
 
