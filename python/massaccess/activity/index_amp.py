@@ -23,12 +23,13 @@ class IndexAmp:
     exact posterior mean of a section of which at most one row is alive, a softmax over Q + 1 cases, whose divergence counts the softmax in.
 
     ``decision`` "map" compares each sequence with silence by the posterior that the last pseudo-observation gives; "paper" drops the prior
-    log(activity / Q / (1 - activity)) from it, eq. (36)-(37). Both choose the largest row of a section first, eq. (35), its norm squared.
+    log(activity / Q / (1 - activity)) from it, eq. (36)-(37). Of rows equally likely the largest is best, eq. (35).
 
     Departures: the Onsager term is the mean divergence per antenna and the effective noise variance is measured, see
-    `message_passing.amp`; the paper's 50 iterations without damping are ``iterations=50, damping=1.0, tolerance=0.0``. Where gains are
-    not known the paper has no rule; here the posterior is averaged over as many gains as `priors.one_of_rows.gain_grid` has, evenly spread, in dB, from 1 to ``gain_range_db``
-    above (the paper's cell: 47.7 dB from its edge at 1 km to 50 m); ``gain_range_db=0`` takes all gains to be 1.
+    `message_passing.amp`; messages are damped. The paper's 50 undamped iterations (``iterations=50, damping=1.0, tolerance=0.0``) run
+    away in its own cell, where gains differ by up to 48 dB: 0.13 of 100 devices wrong at 40 symbols and 16 antennas, 0.001 with the
+    defaults. Where gains are not known the paper has no rule; here the posterior is averaged over those of `priors.one_of_rows.gain_grid`,
+    which is not enough for few symbols. ``gain_range_db=0`` takes all gains to be 1.
     """
 
     sections: bool = False
@@ -64,8 +65,8 @@ class IndexAmp:
             return mean.flatten(1, 2), var.flatten(1, 2)
 
         book = obs.pilots / torch.linalg.vector_norm(obs.pilots, dim=0)
-        options = {"iterations": self.iterations, "damping": self.damping, "tolerance": self.tolerance}
-        return amp(obs, book, denoise, **options, traced=traced)
+        steps, share, least = self.iterations, self.damping, self.tolerance
+        return amp(obs, book, denoise, iterations=steps, damping=share, tolerance=least, traced=traced)
 
     def _powers(self, obs: Observation) -> Tensor:
         """Powers [B N Q K] that a received sequence may have."""

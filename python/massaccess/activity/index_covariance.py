@@ -31,7 +31,8 @@ class IndexCovariance:
     of one device, also from one sequence to another, that raises the posterior most is made first, until none does.
 
     Where gains are not known, descent may go up to ``gain_range_db`` dB above 1, "fixed" takes 1 for the gain, "lr" averages the
-    likelihood over the gains of `priors.one_of_rows.gain_grid`, and "map" moves at the gains that fit best next to what descent found.
+    likelihood over those of `priors.one_of_rows.gain_grid`, and "map" moves at the gains that fit best next to what descent found, then
+    averages in the same way, given the other sections.
 
     Options as in `covariance.Covariance`.
     """
@@ -59,19 +60,24 @@ class IndexCovariance:
     def _odds(self, problem: Problem, power: Tensor, sequences: int, known: bool) -> Tensor:
         if self.decision == "fixed":
             return torch.log(2 * power / problem.gain + NOTHING).unflatten(1, (-1, sequences))
-        prior = -problem.log_odds_against
         if self.decision == "lr":
-            grid = problem.gain.new_ones(1) if known else gain_grid(self.gain_range_db).to(power)
-            precision, match = given_others(problem, power, sequences)
-            level = problem.gain.unflatten(1, (-1, sequences))[..., None] * grid
-            each = evidence(precision[..., None], match[..., None], level, problem.antennas)
-            return torch.logsumexp(each, -1) - math.log(len(grid)) + prior
+            return self._averaged(problem, power, sequences, known)
         level = problem.gain if known else _fitted(problem, power, sequences, 10 ** (self.gain_range_db / 10))
         problem = replace(problem, gain=level)
-        largest, column = power.unflatten(1, (-1, sequences)).max(-1)
-        chosen = torch.where(largest > 0.5 * level.unflatten(1, (-1, sequences)).gather(2, column[..., None])[..., 0], column, -1)
+        largest, column = (power / level).unflatten(1, (-1, sequences)).max(-1)
         path = _move_compiled if power.device.type == "cpu" else _move_batched
-        return path(problem, chosen, sequences)[1]
+        chosen, odds = path(problem, torch.where(largest > 0.5, column, -1), sequences)
+        return odds if known else self._averaged(problem, _power_of(problem, chosen, sequences), sequences, known)
+
+    def _averaged(self, problem: Problem, power: Tensor, sequences: int, known: bool) -> Tensor:
+        """Log odds [B N Q] of each sequence given the powers [B NQ] of the other sections, at the device's gain or over all it may have."""
+        precision, match = given_others(problem, power, sequences)
+        if known:
+            level = problem.gain.unflatten(1, (-1, sequences))
+            return evidence(precision, match, level, problem.antennas) - problem.log_odds_against
+        grid = gain_grid(self.gain_range_db).to(power)
+        each = evidence(precision[..., None], match[..., None], grid, problem.antennas)
+        return torch.logsumexp(each, -1) - math.log(len(grid)) - problem.log_odds_against
 
 
 def _problem(obs: Observation) -> Problem:
@@ -105,6 +111,11 @@ def _fitted(problem: Problem, power: Tensor, sequences: int, most: float) -> Ten
     return ((match - precision) / precision.square()).clamp(1.0, most).flatten(1)
 
 
+def _power_of(problem: Problem, chosen: Tensor, sequences: int) -> Tensor:
+    """Powers [B NQ] of the chosen [B N] sequences, -1 for none."""
+    return torch.nn.functional.one_hot(chosen + 1, sequences + 1)[..., 1:].flatten(1) * problem.gain
+
+
 def _move_compiled(problem: Problem, chosen: Tensor, sequences: int) -> tuple[Tensor, Tensor]:
     from . import _index_covariance_kernel as kernel
 
@@ -121,8 +132,7 @@ def _move_batched(problem: Problem, chosen: Tensor, sequences: int) -> tuple[Ten
     level = problem.gain.unflatten(1, (-1, sequences))
     silent = level.new_zeros(level.shape[:2])
     for turn in range(ROUNDS * chosen.shape[1] + 1):
-        here = torch.nn.functional.one_hot(chosen + 1, sequences + 1)[..., 1:] * level
-        precision, match = given_others(problem, here.flatten(1), sequences)
+        precision, match = given_others(problem, _power_of(problem, chosen, sequences), sequences)
         odds = evidence(precision, match, level, problem.antennas) - problem.log_odds_against
         cases = torch.cat([silent[..., None], odds], -1)
         gain, choice = (cases - cases.gather(2, (chosen + 1)[..., None])).max(-1)
