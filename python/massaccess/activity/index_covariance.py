@@ -48,14 +48,14 @@ class IndexCovariance:
             raise unknown("decision", self.decision, DECISIONS)
 
     def __call__(self, obs: Observation, *, generator: torch.Generator | None = None) -> Estimate:
-        """Estimate with ``sequence_odds`` [B N Q]; info: power [B N Q], sweeps [B]."""
+        """Estimate with ``sequence_odds`` [B N Q]; info: power [B N Q], iterations [B] (sweeps)."""
         problem, known = _problem(obs), obs.user_gain is not None
         limit = self.ceiling * problem.gain * (1 if known else 10 ** (self.gain_range_db / 10))
         power, sweeps = descend(problem, limit, sweeps=self.sweeps, tolerance=self.tolerance)
         odds = self._odds(problem, power, obs.sequences, known)
         shape = (obs.users, obs.sequences)
         found = odds.to(obs.pilot_rx.real.dtype)
-        return sequence_estimate(found, info={"power": power.unflatten(1, shape), "sweeps": sweeps})
+        return sequence_estimate(found, info={"power": power.unflatten(1, shape), "iterations": sweeps})
 
     def _odds(self, problem: Problem, power: Tensor, sequences: int, known: bool) -> Tensor:
         if self.decision == "fixed":

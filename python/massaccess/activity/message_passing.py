@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ..core import Observation
+from ..priors.bernoulli_gaussian import energy_of
 
 Denoiser = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
 """(frames [b], pseudo-observations [b R M], sigma [b 1]) -> posterior mean [b R M] and variance [b R], of the frames of those numbers."""
@@ -49,7 +50,7 @@ def amp(
         mean, var = denoise(left, pseudo[left], sigma[left])
         slope = rows / obs.pilot_len * (var / sigma[left].square()).mean(1)[:, None, None]
         fresh = rx - _times(book, mean) + slope * residual
-        change = (mean - x).abs().square().sum((1, 2)) / mean.abs().square().sum((1, 2)).clamp_min(1e-30)
+        change = energy_of(mean - x).sum(1) / energy_of(mean).sum(1).clamp_min(1e-30)
         residual = torch.lerp(residual, fresh, damping)
         x = torch.lerp(x, mean, damping)
         used[left] += 1
@@ -71,4 +72,4 @@ def _times(matrix: Tensor, batch: Tensor) -> Tensor:
 
 def _level(residual: Tensor, floor: float) -> Tensor:
     """Standard deviation [B 1] of the effective noise: the residual's, never below the thermal noise."""
-    return residual.abs().square().mean((1, 2)).clamp_min(floor).sqrt()[:, None]
+    return (energy_of(residual).mean(1) / residual.shape[-1]).clamp_min(floor).sqrt()[:, None]

@@ -26,7 +26,7 @@ class BernoulliGaussian:
 
     def log_odds(self, x: Tensor, sigma: Tensor) -> Tensor:
         """log p(active | x) / p(silent | x), [...], for rows x [... M] = x0 + sigma CN(0, I)."""
-        energy = x.abs().square().sum(-1)
+        energy = energy_of(x)
         prior = math.log(self.activity / (1 - self.activity)) if self.activity < 1 else math.inf
         return log_evidence(energy, self.power, sigma.square(), x.shape[-1]) + prior
 
@@ -36,8 +36,13 @@ class BernoulliGaussian:
         shrink = self.power / (self.power + noise)
         awake = torch.sigmoid(self.log_odds(x, sigma))
         mean = (awake * shrink)[..., None] * x
-        energy = x.abs().square().mean(-1)
+        energy = energy_of(x) / x.shape[-1]
         return mean, awake * shrink * noise + awake * (1 - awake) * shrink.square() * energy
+
+
+def energy_of(x: Tensor) -> Tensor:
+    """Squared norm [...] of rows [... M]."""
+    return torch.view_as_real(x.resolve_conj()).square().sum((-2, -1))
 
 
 def log_evidence(energy: Tensor, power: Tensor, noise_var: Tensor, antennas: int) -> Tensor:

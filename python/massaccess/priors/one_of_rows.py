@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .bernoulli_gaussian import log_evidence
+from .bernoulli_gaussian import energy_of, log_evidence
 
 SILENCE = 1e-30  # least probability of a silent section: the odds of devices that are always active stay finite
 DECADE_DB = 36.7  # path loss of a decade of distance
@@ -35,12 +35,13 @@ class OneOfRows:
 
     def log_odds(self, x: Tensor, sigma: Tensor) -> Tensor:
         """log p(row q | x) / p(silent | x), [... Q], for sections x [... Q M] = x0 + sigma CN(0, I); sigma broadcasts to [... Q]."""
-        return self._odds(self._evidence(x, sigma))
+        return self._odds(self._evidence(energy_of(x), sigma, x.shape[-1]))
 
     def moments(self, x: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
         """E[x0 | x] [... Q M] and Var[x0 | x] [... Q], the mean over the entries of a row. By Tweedie's formula Var / sigma^2 is the mean
         slope d E[x0] / dx of a row's entries, softmax over the rows of its section included."""
-        evidence = self._evidence(x, sigma)
+        energy, antennas = energy_of(x), x.shape[-1]
+        evidence = self._evidence(energy, sigma, antennas)
         odds = self._odds(evidence)
         rest = torch.logsumexp(torch.cat([torch.zeros_like(odds[..., :1]), odds], -1), -1, keepdim=True)
         chosen = torch.exp(odds - rest)
@@ -49,12 +50,11 @@ class OneOfRows:
         weight = torch.softmax(evidence, -1)
         shrink = (weight * shrinks).sum(-1)
         spread = (weight * (shrinks - shrink[..., None]).square()).sum(-1) + (1 - chosen) * shrink.square()
-        return (chosen * shrink)[..., None] * x, chosen * (shrink * noise + spread * x.abs().square().mean(-1))
+        return (chosen * shrink)[..., None] * x, chosen * (shrink * noise + spread * energy / antennas)
 
-    def _evidence(self, x: Tensor, sigma: Tensor) -> Tensor:
+    def _evidence(self, energy: Tensor, sigma: Tensor, antennas: int) -> Tensor:
         """Of each row and power [... Q K]."""
-        energy = x.abs().square().sum(-1)[..., None]
-        return log_evidence(energy, self.power, sigma.square()[..., None], x.shape[-1])
+        return log_evidence(energy[..., None], self.power, sigma.square()[..., None], antennas)
 
     def log_prior(self, rows: int) -> float:
         """log p(row q) / p(silent) of sections of so many rows."""
