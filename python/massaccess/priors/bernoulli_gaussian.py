@@ -42,7 +42,8 @@ class BernoulliGaussian:
 
 def energy_of(x: Tensor) -> Tensor:
     """Squared norm [...] of rows [... M]."""
-    return torch.view_as_real(x.resolve_conj()).square().sum((-2, -1))
+    parts = torch.view_as_real(x.resolve_conj()).flatten(-2) if x.is_complex() else x
+    return parts.square().sum(-1)
 
 
 def log_evidence(energy: Tensor, power: Tensor, noise_var: Tensor, antennas: int) -> Tensor:
