@@ -21,7 +21,8 @@ from massaccess.core import SystemConfig
 from massaccess.errors import ConfigError, FormatError, MassaccessError
 from massaccess.link.listener import Listener
 from massaccess.link.metadata import Metadata, metadata_of
-from massaccess.link.recording import Recorder, open_recording
+from massaccess.link.recorder import Recorder
+from massaccess.link.recording import open_recording
 
 CONFIG = SystemConfig(users=8, rows=2, columns=2, pilot_len=6, data_len=10, channel="rayleigh", adc_bits=3, active_users=2)
 VLEN = CONFIG.frame_len * CONFIG.antennas

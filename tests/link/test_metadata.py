@@ -11,7 +11,7 @@ from massaccess.core import SystemConfig
 from massaccess.errors import ConfigError, MassaccessError, UnknownNameError
 from massaccess.forward.simulate import Simulation
 from massaccess.link.metadata import FIELDS, NAMES, Metadata, converter_of, markdown, metadata_of
-from massaccess.link.recording import ANNOTATED, CAPTURED
+from massaccess.link.recording_format import ANNOTATED, CAPTURED
 
 EVERYTHING = Metadata(
     frame=2**63,

@@ -14,7 +14,9 @@ from massaccess.forward.front_end import front_end
 from massaccess.forward.packing import octets, pack
 from massaccess.forward.simulate import Simulation
 from massaccess.link.metadata import Metadata, metadata_of
-from massaccess.link.recording import Recorder, data_file, meta_file, open_recording
+from massaccess.link.recorder import Recorder
+from massaccess.link.recording import open_recording
+from massaccess.link.recording_format import data_file, meta_file
 
 CONFIG = SystemConfig(users=8, rows=2, columns=2, pilot_len=6, data_len=10, channel="rayleigh", adc_bits=3, snr_db=7.0)
 SECONDS = CONFIG.frame_len / CONFIG.sample_rate_hz

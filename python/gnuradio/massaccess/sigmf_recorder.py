@@ -51,7 +51,7 @@ class sigmf_recorder(MetadataSink):
         record=True,
         packed=False,
     ):
-        from massaccess.link.recording import require_free
+        from massaccess.link.recorder import require_free
 
         self._config = system(
             users=users,
@@ -98,7 +98,7 @@ class sigmf_recorder(MetadataSink):
 
     @guarded(result=False)
     def start(self):
-        from massaccess.link.recording import Recorder
+        from massaccess.link.recorder import Recorder
 
         self._starts += 1
         path = self._path if self._starts == 1 else f"{self._path}-{self._starts}"
