@@ -23,7 +23,7 @@ from ..errors import ConfigError, FormatError
 from ..forward.packing import octets
 from .metadata import Metadata
 
-EXTENSION = {"name": "massaccess", "version": "1.1.0", "optional": True}
+EXTENSION = {"name": "massaccess", "version": "1.2.0", "optional": True}
 CAPTURED = {"rx_freq": "core:frequency", "rx_time": "massaccess:rx_time"}
 ANNOTATED = {
     name: f"massaccess:{name}"
@@ -35,6 +35,7 @@ ANNOTATED = {
         "adc_scale",
         "adc_offset",
         "adc_dither",
+        "user_gain",
         "calibration",
         "receiver",
         "version",
