@@ -305,6 +305,12 @@ def test_metadata_that_does_not_hold(capture, change, cure):
         open_recording(capture)
 
 
+def test_a_bank_that_stayed_behind_is_not_missed(tmp_path):
+    with Recorder(tmp_path / "air", CONFIG.replace(channel="elsewhere.npz")) as recorder:
+        recorder.write(frames(3), Metadata(frame=0))
+    assert open_recording(tmp_path / "air").config.channel == "elsewhere.npz"
+
+
 def test_a_recording_of_another_program_needs_a_config(capture):
     def strip(whole):
         whole["annotations"] = []
