@@ -70,9 +70,7 @@ class Source(Protocol):
 def check_coherent(config: SystemConfig) -> None:
     """Raises ConfigError for index-modulated frames: they have no symbols to agree on."""
     if config.index_bits:
-        raise ConfigError(
-            f"index_bits is {config.index_bits}: access points need data symbols, pass --index-bits 0 and --data 1"
-        )
+        raise ConfigError(f"index_bits is {config.index_bits}: access points need data symbols, pass --index-bits 0 and --data 1")
 
 
 @dataclass(frozen=True)
