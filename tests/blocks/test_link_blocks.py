@@ -16,6 +16,7 @@ pytest.importorskip("gnuradio.gr", reason="GNU Radio is not installed")
 
 import pmt
 from gnuradio import blocks, gr, massaccess
+from gnuradio.massaccess._base import ABSENT
 
 from massaccess.core import SystemConfig
 from massaccess.errors import ConfigError, FormatError, MassaccessError
@@ -175,7 +176,7 @@ def test_recorder_defaults_are_those_of_the_system():
 
     defaults = {name: parameter.default for name, parameter in inspect.signature(massaccess.sigmf_recorder.__init__).parameters.items()}
     for entry in dataclasses.fields(SystemConfig):
-        assert defaults[entry.name] == (entry.default or 0) or defaults[entry.name] is entry.default
+        assert defaults[entry.name] == (ABSENT[entry.name] if entry.default is None else entry.default)
 
 
 def test_an_existing_recording_stops_the_flowgraph_before_it_starts(tmp_path):

@@ -343,11 +343,11 @@ def test_stopping_in_the_middle_is_quick_and_leaves_no_thread():
 # --- link -----------------------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("changes", [{}, {"placement_seed": 3}])
+@pytest.mark.parametrize("changes", [{}, {"placement_seed": 3}, {"placement_seed": 3, "adc_bits": 2}])
 def test_a_recording_is_received_with_the_same_digest(tmp_path, changes):
-    """Also the powers, which are in no sample; where devices stay, one run of frames holds them."""
+    """Also the powers, which are in no sample; where devices stay, one run of frames holds them. Converters' bits as well."""
     config = CELL.replace(**changes)
-    sent = uplink(config, record=str(tmp_path / "air"))
+    sent = uplink(config, record=str(tmp_path / "air"), packed="adc_bits" in changes)
     massaccess.run(sent)
     recording = open_recording(tmp_path / "air")
     assert recording.config == config
@@ -357,6 +357,25 @@ def test_a_recording_is_received_with_the_same_digest(tmp_path, changes):
     found = massaccess.capture(tmp_path / "air", "matched", seed=5, threads=1)
     massaccess.run(found)
     assert found.receiver.digest() == sent.receiver.digest()
+
+
+def test_a_receiver_at_the_end_of_a_wire_knows_the_powers():
+    config = CELL.replace(adc_bits=3)
+    here = uplink(config, packed=True)
+    massaccess.run(here)
+    sizes = {"frame_len": config.frame_len, "antennas": config.antennas, "bits": 3}
+    publisher = massaccess.zmq_sample_publisher(**sizes, endpoint="tcp://127.0.0.1:*", mode="push", high_water_mark=1000)
+    listener = massaccess.zmq_sample_listener(**sizes, endpoint=publisher.endpoint, mode="push", high_water_mark=1000)
+    there, sender = gr.top_block(), uplink(config, packed=True)
+    receiver = made(massaccess.noncoherent_receiver, config.replace(adc_bits=None), receiver="matched", seed=5)
+    there.kept = listener, massaccess.sample_unpacker(**sizes), receiver, blocks.null_sink(4 * config.users)
+    there.connect(*there.kept)
+    sender.connect(sender.packer, publisher)
+    there.start()
+    assert publisher.wait_for_listener(10)
+    massaccess.run(sender)
+    there.wait()
+    assert receiver.digest() == here.receiver.digest()
 
 
 def test_odds_are_published():

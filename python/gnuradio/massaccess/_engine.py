@@ -14,7 +14,7 @@ BLOCKS = {  # which block is for receivers of other kinds
     "activity": "only detects activity: use the block activity_detector",
     "noncoherent": "is for frames without data: use the block noncoherent_receiver",
 }
-ANSWERS = ("all", "activity", "sequences")  # of `receiver`, `activity_detector`, `noncoherent_receiver`
+ANSWERS = ("all", "activity", "sequences")  # of `receiver`, `activity_detector`, `noncoherent_receiver`; what the meter compares
 
 
 class Answer(NamedTuple):

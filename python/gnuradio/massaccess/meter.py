@@ -9,8 +9,8 @@ import pmt
 from gnuradio import blocks, gr
 
 from ._base import FrameBlock, check_book, guarded, io_signature, item, item_bytes, system, to_dict_pmt
+from ._engine import ANSWERS
 
-COMPARE = ("all", "activity", "sequences")
 STATS_SECONDS = 0.5
 
 
@@ -47,8 +47,8 @@ class meter(gr.hier_block2):
     ):
         from massaccess.errors import ConfigError, unknown
 
-        if compare not in COMPARE:
-            raise unknown("comparison", compare, COMPARE)
+        if compare not in ANSWERS:
+            raise unknown("comparison", compare, ANSWERS)
         if not hold_frames >= 1:
             raise ConfigError(
                 f"hold_frames is {hold_frames}: pass 1 or more, and at least as many as can be on their way through the receiver"
