@@ -199,6 +199,12 @@ RECEIVERS: dict[str, Entry] = {
         "this toolkit",
         options={"spare": 6, "reexamine": 4, "temper": 1.5},
     ),
+    "noncoherent": Entry(
+        "activity.sections:SectionCovariance",
+        "noncoherent",
+        "the default detector of index-modulated pilots: posterior of each device's sequences, any array, gains known or not",
+        "this toolkit",
+    ),
     "onebit": Entry(
         "onebit-activity+onebit-ep",
         "joint",
