@@ -103,7 +103,11 @@ def tiny(tmp_path: Path) -> PublishedFigure:
 
 
 def test_every_figure_of_the_papers_is_there_and_reads() -> None:
-    wanted = {f"{paper}-fig{number}" for paper, numbers in PAPERS.items() for number in numbers} | {"p1-table2", "p1-table3", "p3-complexity"}
+    wanted = {f"{paper}-fig{number}" for paper, numbers in PAPERS.items() for number in numbers} | {
+        "p1-table2",
+        "p1-table3",
+        "p3-complexity",
+    }
     assert set(names()) == wanted
     for name in names():
         figure = load(name)

@@ -292,7 +292,7 @@ def check_receivers(figure: PublishedFigure) -> list[str]:
     """What the registry does not know of a figure's receivers and options, one sentence each."""
     told = []
     for curve in figure.curves if figure.x != TRAINING else ():
-        option = {figure.x: 10} if figure.x not in (*FIELDS, SNR_USERS, STEPS, FALSE_ALARMS) and not curve.flat else {}
+        option = {figure.x: 10} if figure.x not in (*FIELDS, SNR_USERS, STEPS, FALSE_ALARMS, ANTENNAS) and not curve.flat else {}
         for full in (False, True):
             try:
                 create(curve.receiver, **{**curve.chosen(full=full), **option})

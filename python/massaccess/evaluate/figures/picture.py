@@ -37,7 +37,8 @@ def draw(figure: PublishedFigure, result: Mapping[str, Any], path: Path) -> Path
     panels = canvas.subplots(1, len(figure.y), squeeze=False)[0]
     for panel, measure in zip(panels, figure.y, strict=True):
         _panel(panel, figure, measure, result["results"])
-    counts = f"\nerror rates: filled from {ENOUGH} errors on; arrow: no error, 95 % limit" if {"ber", "ser_devices", "aep", "p_md"} & {*figure.y} else ""
+    rates = {"ber", "ser_devices", "aep", "p_md"} & {*figure.y}
+    counts = f"\nerror rates: filled from {ENOUGH} errors on; arrow: no error, 95 % limit" if rates else ""
     head = f"{figure.paper} {figure.figure}: {figure.title}\n{result['mode']} run: {result['extent']}{counts}"
     canvas.suptitle(head, fontsize="small" if len(figure.y) > 1 else "x-small", wrap=True)
     canvas.savefig(path, dpi=110)
