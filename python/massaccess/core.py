@@ -5,6 +5,9 @@ Signal model, per frame, with ``users`` N, ``antennas`` M, ``pilot_len`` L and `
     pilot_rx [L, M] = pilots  [L, N] diag(active) channel [N, M] + noise
     data_rx  [D, M] = symbols [D, N] diag(active) channel [N, M] + noise       then the front end
 
+Non-coherent frames (P3) have no data: each device has Q = 2^J ``sequences`` of its own, columns n Q to n Q + Q - 1 of ``pilots``, and
+which one it sends carries J bits.
+
 Conventions, stated here once:
 
 * Everything is complex and batch first. ``noise_var`` and every ``sigma**2`` are the *total* variance of a complex entry.
@@ -33,8 +36,12 @@ from torch import Tensor
 
 from .errors import ConfigError, NotFiniteError, ShapeError, unknown
 
-SNR_CONVENTIONS = ("received", "per-user")
+SNR_CONVENTIONS = ("received", "per-user", "link-budget")
+PILOT_ENERGIES = ("symbol", "sequence")
+MAX_INDEX_BITS = 8
 MAX_SNR_DB = 300.0  # beyond it, powers leave the range of single precision
+LOSS_AT_1_KM_DB = 128.1  # with "link-budget", a gain of 1 is that of a user there
+THERMAL_DBM_PER_HZ = 10 * math.log10(1.380649e-23 * 290 * 1e3)  # k T at 290 K: -174
 EMPTY: Mapping[str, Any] = MappingProxyType({})
 
 
@@ -43,7 +50,13 @@ class SystemConfig:
     """One situation: who sends what over which channel to which array. Immutable; reads and writes TOML.
 
     ``snr_db`` is, with ``snr_convention="received"``, E||SH||^2 / E||W||^2 over the ensemble (papers P1 and P2: the noise variance is
-    expected active users / snr for channels of unit power), and 1 / noise_var per user with ``"per-user"`` (P4).
+    expected active users / snr for channels of unit power), and 1 / noise_var per user with ``"per-user"`` (P4). With ``"link-budget"``
+    (P3) it is not used: users send ``tx_power_dbm`` [dBm] per unit of pilot energy, a user 1 km away (gain 1) loses 128.1 dB, and the noise
+    is that of ``bandwidth_hz`` [Hz] at 290 K and ``noise_figure_db`` [dB].
+
+    ``index_bits`` J > 0 makes frames non-coherent: pilots only (``data_len=0``), 2^J sequences a device. ``pilot_energy`` is the
+    convention of the book: unit mean power per "symbol", or exactly unit norm per "sequence" (P3). ``placement_seed``: on path-loss
+    channels users stand elsewhere in every frame, or, with a number, where that number puts them.
 
     ``active_users`` fixes the number of active users per frame; without it each user is awake with probability ``activity``.
     With ``active_users == users`` receivers know who is active. ``adc_bits`` counts bits per real part; ``None`` is an ideal converter.
@@ -61,6 +74,9 @@ class SystemConfig:
     modulation: str = "qpsk"
     snr_db: float = 15.0
     snr_convention: str = "received"
+    tx_power_dbm: float = 23.0
+    noise_figure_db: float = 5.0
+    bandwidth_hz: float = 1e6
     adc_bits: int | None = None
     adc_offset: float = 0.0
     adc_dither: float = 0.0
@@ -68,6 +84,9 @@ class SystemConfig:
     power_control: bool = True
     pilot_kind: str = "qpsk"
     pilot_seed: int = 0
+    pilot_energy: str = "symbol"
+    index_bits: int = 0
+    placement_seed: int | None = None
     sample_rate_hz: float = 15e3
     carrier_hz: float = 3.5e9
     cfo_hz: float = 0.0
@@ -87,6 +106,14 @@ class SystemConfig:
         _require(self.adc_dither >= 0, f"adc_dither is {self.adc_dither}: a root mean square, pass 0 (no dither) or more")
         if self.snr_convention not in SNR_CONVENTIONS:
             raise unknown("SNR convention", self.snr_convention, SNR_CONVENTIONS)
+        if self.pilot_energy not in PILOT_ENERGIES:
+            raise unknown("pilot energy", self.pilot_energy, PILOT_ENERGIES)
+        _require(0 <= self.index_bits <= MAX_INDEX_BITS, f"index_bits is {self.index_bits}: pass 0 (coherent frames) to {MAX_INDEX_BITS}")
+        if self.index_bits:
+            _require(self.data_len == 0, f"index_bits is {self.index_bits} and data_len {self.data_len}: pass data_len=0 (--data 0)")
+        _require(self.bandwidth_hz > 0, f"bandwidth_hz is {self.bandwidth_hz}: pass more than 0")
+        for name in ("tx_power_dbm", "noise_figure_db"):
+            _require(abs(getattr(self, name)) <= MAX_SNR_DB, f"{name} is {getattr(self, name)}: pass -{MAX_SNR_DB:g} to {MAX_SNR_DB:g}")
         _require(abs(self.snr_db) <= MAX_SNR_DB, f"snr_db is {self.snr_db}: pass -{MAX_SNR_DB:g} to {MAX_SNR_DB:g} dB")
         _require(self.sample_rate_hz > 0, f"sample_rate_hz is {self.sample_rate_hz}: pass symbols per second")
 
@@ -101,6 +128,16 @@ class SystemConfig:
         return self.pilot_len + self.data_len
 
     @property
+    def sequences(self) -> int:
+        """Sequences Q of a device: 2^J, 1 for coherent frames."""
+        return int(2**self.index_bits)
+
+    @property
+    def link_budget(self) -> bool:
+        """Whether powers are absolute: transmit power, path loss and thermal noise."""
+        return self.snr_convention == "link-budget"
+
+    @property
     def activity_prior(self) -> float:
         """Probability that a user is active, as a receiver may know it; 1 when all are."""
         return self.activity if self.active_users is None else self.active_users / self.users
@@ -108,13 +145,11 @@ class SystemConfig:
     @property
     def noise_var(self) -> float:
         """Total variance of a complex noise entry, for unit-power symbols and channels."""
+        if self.link_budget:
+            noise_dbm = THERMAL_DBM_PER_HZ + 10 * math.log10(self.bandwidth_hz) + self.noise_figure_db
+            return float(10 ** ((noise_dbm - self.tx_power_dbm + LOSS_AT_1_KM_DB) / 10))
         snr = 10 ** (self.snr_db / 10)
         return (self.activity_prior * self.users if self.snr_convention == "received" else 1.0) / snr
-
-    @property
-    def received_power(self) -> float:
-        """E|y|^2 of one antenna sample, signal plus noise: what a slow gain control settles on."""
-        return self.activity_prior * self.users + self.noise_var
 
     def replace(self, **changes: Any) -> SystemConfig:
         """A copy with some fields changed."""
@@ -182,7 +217,8 @@ class FrontEnd:
 class Frame:
     """The truth of a batch of frames; no receiver sees it.
 
-    active [B N] bool; bits [B N C] uint8, the C = data_len * bits-per-symbol bits on the air (payload, CRC, padding);
+    active [B N] bool; bits [B N C] uint8, the C = data_len * bits-per-symbol bits on the air (payload, CRC, padding), or the C = index_bits
+    bits that choose the sequence, most significant first;
     symbols [B D N] complex; channel [B N M] complex (drawn for every user, active or not); start: index of the first frame.
     """
 
@@ -200,7 +236,8 @@ class Frame:
 class Observation:
     """Everything that a receiver may know about a batch of frames.
 
-    pilot_rx [B L M] and data_rx [B D M] complex, as the front end gave them; pilots [L N] complex; noise_var: thermal noise variance per
+    pilot_rx [B L M] and data_rx [B D M] complex, as the front end gave them; pilots [L N Q] complex, with ``sequences`` Q of each user side
+    by side ([L N] in coherent frames, Q = 1); noise_var: thermal noise variance per
     complex entry; activity: prior probability that a user is active (1: all are, and it is known); modulation: name of the constellation;
     front_end: the converters; user_gain [B N] real: mean channel power of each user, where it is known (otherwise 1);
     channel_cov [M M] complex: long-term covariance E[h h^H] over the user ensemble, where it is known; array: rows and columns of the
@@ -221,6 +258,7 @@ class Observation:
     channel_cov: Tensor | None = None
     array: tuple[int, int] | None = None
     hurry: Callable[[], bool] | None = None
+    sequences: int = 1
     meta: Mapping[str, Any] = field(default_factory=lambda: EMPTY)
 
     def __post_init__(self) -> None:
@@ -231,6 +269,11 @@ class Observation:
         ):
             _check_tensor(name, getattr(self, name), rank, layout)
         frames, pilot_len, antennas = self.pilot_rx.shape
+        if self.sequences < 1 or self.pilots.shape[1] % self.sequences:
+            raise ShapeError(
+                f"pilots are {list(self.pilots.shape)} for {self.sequences} sequences a user: pass [pilot_len, users * sequences], the "
+                "sequences of a user side by side"
+            )
         if self.pilots.shape[0] != pilot_len:
             raise ShapeError(
                 f"pilots are {list(self.pilots.shape)} but pilot_rx has {pilot_len} symbols a frame: "
@@ -260,7 +303,7 @@ class Observation:
 
     @property
     def users(self) -> int:
-        return self.pilots.shape[1]
+        return self.pilots.shape[1] // self.sequences
 
     @property
     def antennas(self) -> int:
@@ -287,6 +330,12 @@ class Observation:
         return self.activity == 1
 
     @property
+    def by_sequence(self) -> Observation:
+        """The observation in which every sequence is a user of its own, as likely as any: what row-wise methods assume."""
+        gain = None if self.user_gain is None else self.user_gain.repeat_interleave(self.sequences, 1)
+        return dataclasses.replace(self, sequences=1, activity=self.activity / self.sequences, user_gain=gain)
+
+    @property
     def linear_noise_var(self) -> float:
         """Noise variance for a receiver that takes the converter's distortion as additional white noise."""
         return self.noise_var + self.front_end.distortion_var
@@ -310,7 +359,8 @@ class Estimate:
     activity [B N] real in [0, 1], posterior probability or a monotone score with 0.5 as the decision threshold; channel [B N M] complex,
     zero rows for users found inactive; symbols [B D N] complex and symbol_var [B D N] real: ``symbols = x + CN(0, symbol_var)``, zero with
     infinite variance for users found inactive; info: diagnostics by name (iterations, residuals, ``nfe`` = network evaluations per frame).
-    A pure activity detector leaves channel and symbols ``None``.
+    A pure activity detector leaves channel and symbols ``None``. sequence_odds [B N Q]: log odds (natural) of each sequence against
+    silence, from receivers of non-coherent frames (see `sequence_estimate`).
     """
 
     activity: Tensor
@@ -318,11 +368,22 @@ class Estimate:
     symbols: Tensor | None = None
     symbol_var: Tensor | None = None
     info: Mapping[str, Any] = field(default_factory=lambda: EMPTY)
+    sequence_odds: Tensor | None = None
 
     @property
     def active(self) -> Tensor:
-        """Decisions [B N] bool."""
-        return self.activity > 0.5
+        """Decisions [B N] bool. With sequences: whether any of them is likelier than silence, the decision of fewest symbol errors."""
+        return self.activity > 0.5 if self.sequence_odds is None else (self.sequence_odds > 0).any(-1)
+
+
+def sequence_estimate(odds: Tensor, info: Mapping[str, Any] = EMPTY) -> Estimate:
+    """The estimate that log odds [B N Q] of each sequence against silence make.
+
+    >>> sequence_estimate(torch.tensor([[[-1.0, 2.0], [-0.2, -0.2]]])).active
+    tensor([[ True, False]])
+    """
+    total = torch.logsumexp(odds, -1)
+    return Estimate(torch.sigmoid(total), sequence_odds=odds, info={"log_odds": total, **info})
 
 
 @runtime_checkable

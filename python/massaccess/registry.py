@@ -16,8 +16,9 @@ from typing import Any
 
 from .errors import ConfigError, unknown
 
-KINDS = ("activity", "coherent", "joint", "genie")
-"""Finds who is active · needs to know who is active · does everything · is told part of the truth."""
+KINDS = ("activity", "coherent", "joint", "noncoherent", "genie")
+"""Finds who is active · needs to know who is active · does everything · finds who sent which of its sequences · is told part of the
+truth."""
 
 
 @dataclass(frozen=True)
@@ -251,6 +252,15 @@ def entry(name: str) -> Entry:
     kind = "genie" if detector is None else "joint"
     drawn = coherent.draws or (detector is not None and detector.draws)
     return Entry("", kind, f"{first}, then {second}", coherent.source, draws=drawn)
+
+
+def check_frames(name: str, sequences: int) -> None:
+    """ConfigError unless the receiver called ``name`` takes frames of devices with so many sequences each."""
+    if entry(name).kind != "noncoherent" and sequences > 1:
+        raise ConfigError(
+            f"{name} takes each device to have one sequence, but they have {sequences}: pass a receiver of kind noncoherent "
+            "(`massaccess receivers`), or index_bits=0"
+        )
 
 
 def create(name: str, **options: Any) -> Any:

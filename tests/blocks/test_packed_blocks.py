@@ -16,6 +16,7 @@ from gnuradio import blocks, gr, massaccess
 
 from massaccess.core import SystemConfig
 from massaccess.errors import ConfigError, MassaccessError
+from massaccess.forward.channels import received_power
 from massaccess.forward.front_end import front_end, quantize
 from massaccess.forward.packing import octets, pack
 from massaccess.forward.simulate import Simulation
@@ -100,7 +101,7 @@ def test_the_quantizer_dithers_as_the_library_does(offset, dither):
 
 def test_parameters_take_the_place_of_tags():
     samples, _ = quantized(adc_dither=0.4)
-    scale = (CONFIG.received_power / 2) ** 0.5
+    scale = (received_power(CONFIG) / 2) ** 0.5
     source = blocks.vector_source_c(samples.ravel().tolist(), False, LENGTH)
     known = {"scale": scale, "dither": 0.4}
     sink = blocks.vector_sink_c(LENGTH)
@@ -144,7 +145,7 @@ def test_the_receiver_sees_the_observation_of_the_library(cell, monkeypatch):
     energetic = kind.__call__
     monkeypatch.setattr(kind, "__call__", lambda self, obs, **rest: seen.append(obs) or energetic(self, obs, **rest))
     samples, converter = quantized(adc_dither=0.3, adc_offset=0.1)
-    scale = (config.received_power / 2) ** 0.5
+    scale = (received_power(config) / 2) ** 0.5
     told = numbered(range(8), noise_var=0.1, adc_scale=scale, adc_offset=0.1, adc_dither=0.3)
     source = blocks.vector_source_c(samples[:8].ravel().tolist(), False, LENGTH, [*told, mark(0, "adc_bits", pmt.from_long(1))])
     massaccess.run(chain(source, block))
@@ -193,7 +194,7 @@ def octet_source(samples, converter, told):
 @pytest.mark.parametrize("mode", ["pub", "push"])
 def test_two_flowgraphs_with_a_wire_between_them(mode):
     samples, converter = quantized()
-    scale = (CONFIG.received_power / 2) ** 0.5
+    scale = (received_power(CONFIG) / 2) ** 0.5
     source, _ = octet_source(samples, converter, numbered(range(100, 100 + FRAMES), noise_var=0.5, adc_scale=scale))
     publisher = massaccess.zmq_sample_publisher(**sizes(), endpoint="tcp://127.0.0.1:*", mode=mode, high_water_mark=1000, max_batch=7)
     listener = massaccess.zmq_sample_listener(**sizes(), endpoint=publisher.endpoint, mode=mode, high_water_mark=1000)

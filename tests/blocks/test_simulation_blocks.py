@@ -12,6 +12,7 @@ import torch
 from gnuradio import blocks, gr, massaccess
 
 from massaccess.errors import ConfigError, MassaccessError
+from massaccess.forward.channels import received_power
 from massaccess.forward.front_end import front_end, quantize
 from massaccess.forward.simulate import Population, Simulation
 
@@ -122,10 +123,10 @@ def test_the_frame_tag_picks_the_draws(cell, config):
 
 @pytest.mark.parametrize("bits", [0, 1, 3])
 def test_quantizer_is_that_of_the_library(cell, config, bits):
-    scale = (config.received_power / 2) ** 0.5
+    scale = (received_power(config) / 2) ** 0.5
     tb = Air(cell, config, bits=bits, scale=scale)
     massaccess.run(tb)
-    converter = front_end(bits=bits or None, power=config.received_power)
+    converter = front_end(bits=bits or None, power=received_power(config))
     _, obs = Simulation(config, 5).frames(0, FRAMES)
     wanted = quantize(torch.cat([obs.pilot_rx, obs.data_rx], 1), converter)
     agree = (frames(tb.rx, config.frame_len, config.antennas) - wanted).abs() < 1e-5
@@ -164,7 +165,7 @@ def test_gain_control_settles_near_the_received_power(cell, config):
     massaccess.run(tb)
     steps = [value for _, key, value in tags(tb.rx) if key == "adc_scale"]
     assert len(steps) < FRAMES / 2
-    assert steps[-1] == pytest.approx((config.received_power / 2) ** 0.5, rel=0.1)
+    assert steps[-1] == pytest.approx((received_power(config) / 2) ** 0.5, rel=0.1)
 
 
 @pytest.mark.parametrize("bits", [-1, 17])

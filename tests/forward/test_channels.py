@@ -13,7 +13,18 @@ from massaccess.core import SystemConfig
 from massaccess.errors import ConfigError, FormatError, MassaccessError, NotFiniteError, ShapeError, UnknownNameError
 from massaccess.forward import uma
 from massaccess.forward.banks import describe_bank, save_bank
-from massaccess.forward.channels import CHANNELS, DATA, Bank, Kronecker, PathLoss, Rayleigh, make_channel, path_loss_db, read_bank
+from massaccess.forward.channels import (
+    CHANNELS,
+    DATA,
+    Bank,
+    Kronecker,
+    PathLoss,
+    Rayleigh,
+    make_channel,
+    path_loss_db,
+    read_bank,
+    received_power,
+)
 from massaccess.rng import complex_normal, generator
 
 HAS_SIONNA = importlib.util.find_spec("sionna") is not None
@@ -82,7 +93,7 @@ def test_path_loss_gain_has_mean_one_over_the_disc() -> None:
     assert spread_db == pytest.approx(37.6 * math.log10(1 / 0.3), abs=0.05)
     distance = torch.linspace(0.3, 1, 100_001, dtype=torch.float64)
     density = 2 * distance / (1 - 0.3**2)
-    integral = torch.trapezoid(density * 10 ** (-path_loss_db(distance) / 10), distance)
+    integral = torch.trapezoid(density * 10 ** (-(path_loss_db(distance) - 128.1) / 10), distance)
     assert model.mean_gain() == pytest.approx(float(integral), rel=1e-6)
 
 
@@ -91,6 +102,38 @@ def test_a_cell_of_20_db() -> None:
     _, gain = make_channel(config).draw(1000, 200, generator=generator(2))
     assert 10 * math.log10(gain.max() / gain.min()) == pytest.approx(20, abs=0.05)
     assert gain.mean() == pytest.approx(1, abs=0.01)
+
+
+def test_p3_cell_has_distances_evenly_spread() -> None:
+    config = SystemConfig(channel="pathloss-uniform", power_control=False, snr_convention="link-budget", rows=1, columns=1)
+    model = make_channel(config)
+    _, gain = model.draw(1000, 200, generator=generator(2))
+    loss_db = 128.1 - 10 * gain.log10()
+    distance = 10 ** ((loss_db - 128.1) / 36.7)
+    assert distance.min() == pytest.approx(0.05, abs=1e-3)
+    assert distance.max() == pytest.approx(1, abs=1e-3)
+    assert distance.mean() == pytest.approx(0.525, abs=3e-3)
+    assert distance.std() == pytest.approx(0.95 / math.sqrt(12), abs=3e-3)
+    assert model.mean_gain() == pytest.approx(float(gain.mean()), rel=0.05)
+
+
+def test_placed_users_stay_where_they_are() -> None:
+    config = SystemConfig(channel="pathloss-uniform", power_control=False, placement_seed=4)
+    first, second = (make_channel(config).draw(3, 5, generator=generator(seed))[1] for seed in (1, 2))
+    assert torch.equal(first, second)
+    assert torch.equal(first[0], first[1])
+    assert not torch.equal(first, make_channel(config.replace(placement_seed=5)).draw(3, 5, generator=generator(1))[1])
+
+
+def test_link_budget_by_hand() -> None:
+    # k T at 290 K is -173.975 dBm/Hz: -108.975 dBm in 1 MHz with 5 dB; 23 dBm less 128.1 dB arrive from 1 km
+    config = SystemConfig(snr_convention="link-budget", channel="pathloss-uniform", power_control=False)
+    assert -10 * math.log10(config.noise_var) == pytest.approx(23 - 128.1 + 108.975, abs=2e-3)
+    assert config.replace(tx_power_dbm=33.0).noise_var == pytest.approx(config.noise_var / 10)
+    assert config.replace(noise_figure_db=8.0).noise_var == pytest.approx(config.noise_var * 10**0.3)
+    assert config.replace(bandwidth_hz=180e3).noise_var == pytest.approx(config.noise_var * 0.18)
+    gain = make_channel(config).mean_gain()
+    assert received_power(config.replace(pilot_energy="sequence", data_len=0)) == pytest.approx(12.8 * gain / 28 + config.noise_var)
 
 
 def test_power_control_leaves_rayleigh_fading() -> None:
@@ -186,7 +229,7 @@ def test_foreign_and_damaged_files_are_refused(bank: Path) -> None:
 def test_names(bank: Path) -> None:
     assert make_channel(SystemConfig(channel=str(bank), rows=2, columns=2)).antennas == 4
     assert len(make_channel(SystemConfig(channel=str(bank), rows=2, columns=2), split="train").rows) == 16
-    with pytest.raises(UnknownNameError, match=r"FILE\.npz, florence, kronecker, pathloss, pathloss-20db, rayleigh, uma"):
+    with pytest.raises(UnknownNameError, match=r"FILE\.npz, florence, kronecker, pathloss, pathloss-20db, pathloss-uniform, rayleigh, uma"):
         make_channel(SystemConfig(channel="rician"))
     with pytest.raises(ShapeError, match="whose product is 4"):
         make_channel(SystemConfig(channel=str(bank)))

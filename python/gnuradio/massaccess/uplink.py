@@ -92,7 +92,9 @@ class uplink(gr.top_block):
         self.connect(sent, self.channel)
         if not config.adc_bits and not packed:
             return self.channel
-        scale = (config.received_power / 2) ** 0.5
+        from massaccess.forward.channels import received_power
+
+        scale = (received_power(config) / 2) ** 0.5
         sizes = {"frame_len": config.frame_len, "antennas": config.antennas, "bits": config.adc_bits or 0}
         known = {"scale": scale, "offset": config.adc_offset, "dither": config.adc_dither}
         self.quantizer = quantizer(config.frame_len * config.antennas, sizes["bits"], **known)

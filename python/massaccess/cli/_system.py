@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from ..core import SNR_CONVENTIONS, SystemConfig
+from ..core import PILOT_ENERGIES, SNR_CONVENTIONS, SystemConfig
 from ..errors import ConfigError
 from ..forward.channels import CHANNELS
 from ..forward.modulation import MODULATIONS
@@ -44,8 +44,13 @@ SYSTEM = (  # option, field of SystemConfig, type, help
     ("--modulation", "modulation", click.Choice(sorted(MODULATIONS)), "Constellation of the data."),
     ("--pilot-kind", "pilot_kind", click.Choice(PILOT_KINDS), "Alphabet of the pilot book."),
     ("--pilot-seed", "pilot_seed", int, "Seed of the pilot book."),
+    ("--pilot-energy", "pilot_energy", click.Choice(PILOT_ENERGIES), "Book of unit mean power per symbol, or unit norm per sequence."),
+    ("--index-bits", "index_bits", int, "Bits that a device tells by its choice of a sequence; needs --data 0."),
     ("--snr-db", "snr_db", float, "Signal-to-noise ratio [dB]."),
-    ("--snr-convention", "snr_convention", click.Choice(SNR_CONVENTIONS), "What --snr-db relates to the noise."),
+    ("--snr-convention", "snr_convention", click.Choice(SNR_CONVENTIONS), "What --snr-db relates to the noise; link-budget: not used."),
+    ("--tx-power-dbm", "tx_power_dbm", float, "Transmit power per unit of pilot energy [dBm], with link-budget."),
+    ("--noise-figure-db", "noise_figure_db", float, "Noise figure of the receiver [dB], with link-budget."),
+    ("--bandwidth-hz", "bandwidth_hz", float, "Bandwidth of the thermal noise [Hz], with link-budget."),
     ("--adc-bits", "adc_bits", Bits(), "Converter bits per real part, or inf."),
     (
         "--adc-offset",
@@ -56,6 +61,7 @@ SYSTEM = (  # option, field of SystemConfig, type, help
     ("--adc-dither", "adc_dither", float, "Known dither, its root mean square as a fraction of that of the samples."),
     ("--channel", "channel", str, f"Channel model: {', '.join(CHANNELS)}, or FILE.npz."),
     ("--power-control/--no-power-control", "power_control", bool, "Whether users of the pathloss channel invert their loss."),
+    ("--placement-seed", "placement_seed", int, "Where users stand on path-loss channels; without: elsewhere in every frame."),
     ("--cfo-hz", "cfo_hz", float, "Largest carrier frequency offset of a user [Hz]."),
     ("--chain-phase-deg", "chain_phase_deg", float, "Spread of the receive chains' static phases [degrees]."),
 )

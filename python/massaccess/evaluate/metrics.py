@@ -11,6 +11,7 @@ from torch import Tensor
 from ..core import Estimate, Frame, SystemConfig
 from ..errors import ShapeError
 from ..forward.framing import CRC_BYTES, Framing
+from ..forward.index_modulation import to_bits
 from ..forward.modulation import constellation
 
 RATES = {
@@ -18,6 +19,7 @@ RATES = {
     "p_fa": "false alarms, per silent user and frame",
     "p_md": "missed detections, per active user and frame",
     "ser": "symbol error rate of the active users",
+    "ser_devices": "symbol error rate of all devices, silence counted as a symbol: wrong state, or wrong sequence (P3's SER)",
     "ber": "bit error rate of the active users",
     "fer": "frame error rate: active users whose payload and CRC did not come through, per active user and frame",
 }
@@ -72,6 +74,8 @@ class Tally:
             self._channel(frame, estimate.channel, found)
         if estimate.symbols is not None and config.data_len:
             self._data(config, frame, estimate.symbols, found)
+        if estimate.sequence_odds is not None:
+            self._index(frame, estimate.sequence_odds, found)
 
     def summary(self) -> dict[str, Any]:
         """Each rate of `RATES` and `LOADS` with ``_ci95`` and ``_errors``, and of `NMSE` with ``_db`` and ``_db_ci95``; ``None`` where
@@ -116,6 +120,16 @@ class Tally:
         framing = Framing(config.users, frame.bits.shape[-1])
         used = 8 * (framing.payload_bytes + CRC_BYTES) if framing.payload_bytes else frame.bits.shape[-1]
         self._count("fer", wrong[..., :used].any(-1) | missed[..., 0], frame.active)
+
+    def _index(self, frame: Frame, odds: Tensor, found: Tensor) -> None:
+        chosen = to_bits(odds.argmax(-1), frame.bits.shape[-1]) * found[..., None]
+        wrong = chosen != frame.bits
+        lost = (wrong.any(-1) | ~found) & frame.active
+        self._count("ser_devices", lost | (found & ~frame.active), torch.ones_like(found))
+        if not frame.bits.shape[-1]:
+            return
+        self._count("ser", lost, frame.active)
+        self._count("ber", wrong & frame.active[..., None], frame.active[..., None].expand_as(wrong))
 
     def _count(self, name: str, wrong: Tensor, trials: Tensor) -> None:
         self._sum(name, wrong.flatten(1).sum(1), trials.flatten(1).sum(1))

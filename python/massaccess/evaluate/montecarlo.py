@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -16,7 +17,7 @@ from ..errors import ConfigError, MassaccessError, unknown
 from ..forward.channels import make_channel
 from ..forward.noise import NOISE, with_estimated_noise
 from ..forward.simulate import Simulation
-from ..registry import create, entry
+from ..registry import check_frames, create, entry
 from ..rng import derive, generator
 from .metrics import Tally
 from .roc import Ranking
@@ -30,8 +31,9 @@ class Campaign:
     """What to run: ``receivers`` (registry names) on ``frames`` frames of each of the ``points``.
 
     All points share the seed's payloads, channels and noise shapes (common random numbers). ``books`` splits the frames over that many
-    pilot books, seeds ``pilot_seed``, ``pilot_seed + 1``, ...: figures then do not hang on one book. ``calibrate`` sets the threshold of
-    each activity detector that has one, on that many frames of another seed; it changes nothing in the frames that are counted.
+    pilot books, seeds ``pilot_seed``, ``pilot_seed + 1``, ..., and placements likewise: figures then do not hang on one. ``calibrate``
+    sets the threshold of each activity detector that has one, on that many frames of another seed; it changes nothing in the frames that
+    are counted.
     ``steps`` tells iterative receivers that time is up after so many of their steps (0: never).
     ``noise="estimated"`` hides the noise variance: receivers get what `forward.noise` reads from the frames of each batch.
     ``gains="unknown"`` hides the users' mean powers, where the channel model tells them: receivers take all users for equal.
@@ -59,8 +61,8 @@ class Campaign:
             )
         if not self.receivers:
             raise ConfigError("no receiver named: pass --receivers A,B; `massaccess receivers` lists them")
-        for name in self.receivers:
-            entry(name)
+        for name, config in itertools.product(self.receivers, self.points):
+            check_frames(name, config.sequences)
         for name in self.options:
             if name not in self.receivers:
                 raise unknown("receiver, among those to be compared,", name, self.receivers)
@@ -98,7 +100,8 @@ def evaluate(campaign: Campaign, *, on_frames: Callable[[int], None] | None = No
 def batches(config: SystemConfig, *, frames: int, seed: int, batch: int, books: int) -> Any:
     """Yields (frame, observation) until ``frames`` frames are out, in ``books`` shares of consecutive frames."""
     for book in range(books):
-        simulation = Simulation(config.replace(pilot_seed=config.pilot_seed + book), seed)
+        placement = None if config.placement_seed is None else config.placement_seed + book
+        simulation = Simulation(config.replace(pilot_seed=config.pilot_seed + book, placement_seed=placement), seed)
         first, last = frames * book // books, frames * (book + 1) // books
         for start in range(first, last, batch):
             yield simulation.frames(start, min(batch, last - start))
@@ -192,6 +195,8 @@ class _Run:
             "activity": config.activity_prior,
             "channel": config.channel,
             "adc_bits": config.adc_bits,
+            "index_bits": config.index_bits,
+            "tx_power_dbm": config.tx_power_dbm if config.link_budget else None,
             "modulation": config.modulation,
             "noise": campaign.noise,
             "gains": campaign.gains,

@@ -17,13 +17,15 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from ..core import SystemConfig
+from ..core import LOSS_AT_1_KM_DB, SystemConfig
 from ..errors import ConfigError, ShapeError, unknown
 from ..rng import complex_normal
+from ..rng import generator as seeded
 from .banks import read_bank
 
 DATA = Path(__file__).resolve().parent.parent / "data"
 SPLITS = ("train", "test")
+SPREADS = ("area", "distance")  # what users are spread evenly over
 SHIPPED = {  # banks by name and by rows and columns of the array
     "uma": {(8, 8): "uma_nlos_8x8", (12, 12): "uma_nlos_12x12"},
     "florence": {(8, 8): "florence_8x8"},
@@ -66,11 +68,13 @@ class Rayleigh:
 
 @dataclass(frozen=True)
 class PathLoss:
-    """Rayleigh fading times the path loss of users spread evenly over the disc around the array, without its centre.
+    """Rayleigh fading times the path loss of users around the array, between ``min_km`` and ``max_km`` from it.
 
-    The loss is 128.1 + 37.6 log10(d / km) dB (3GPP TR 36.942, urban macro cell at 2 GHz; no shadowing), with users between ``min_km`` and
-    ``max_km``. P0 uses the same formula and leaves both distances out; the defaults are this project's. With ``power_control`` every user
-    inverts its loss, and what is left is plain Rayleigh fading. Without, gains are scaled to mean 1 over the disc and returned.
+    The loss is 128.1 + ``slope_db`` log10(d / km) dB without shadowing: 37.6 in 3GPP TR 36.942 (urban macro cell at 2 GHz) and P0, which
+    leaves both distances out; 36.7 in P3. Users are spread evenly over the "area" of the disc, or over the "distance" (P3). With
+    ``power_control`` every user inverts its loss, and what is left is plain Rayleigh fading. Without, gains are returned, relative to
+    their mean over the users, or to that of a user 1 km away (``absolute``). Users stand elsewhere in every frame, or, with a
+    ``placement_seed``, where it puts them.
 
     >>> channel, gain = PathLoss(antennas=4, power_control=False).draw(2, 3, generator=torch.Generator().manual_seed(0))
     >>> channel.shape, gain.shape
@@ -81,8 +85,14 @@ class PathLoss:
     power_control: bool = True
     min_km: float = 0.05
     max_km: float = 1.0
+    slope_db: float = 37.6
+    spread: str = "area"
+    absolute: bool = False
+    placement_seed: int | None = None
 
     def __post_init__(self) -> None:
+        if self.spread not in SPREADS:
+            raise unknown("spread", self.spread, SPREADS)
         if not 0 < self.min_km < self.max_km:
             raise ConfigError(f"users between {self.min_km} and {self.max_km} km: pass 0 < min_km < max_km")
 
@@ -94,29 +104,36 @@ class PathLoss:
         fading = complex_normal(frames, users, self.antennas, generator=generator)
         if self.power_control:
             return fading, None
-        share = torch.rand(frames, users, generator=generator, device=generator.device)
-        distance_km = torch.sqrt(self.min_km**2 + share * (self.max_km**2 - self.min_km**2))
-        gain = torch.pow(10.0, -path_loss_db(distance_km) / 10) / self.mean_gain()
+        if self.placement_seed is None:
+            share = torch.rand(frames, users, generator=generator, device=generator.device)
+        else:
+            fixed = torch.rand(users, generator=seeded(self.placement_seed, "placement"))
+            share = fixed.to(generator.device).expand(frames, -1)
+        order = 1 if self.spread == "distance" else 2
+        distance_km = (self.min_km**order + share * (self.max_km**order - self.min_km**order)) ** (1 / order)
+        relative_db = path_loss_db(distance_km, self.slope_db) - LOSS_AT_1_KM_DB
+        gain = torch.pow(10.0, -relative_db / 10) * (1 if self.absolute else 1 / self.mean_gain())
         return fading * gain.sqrt().unsqueeze(-1), gain
 
     def mean_gain(self) -> float:
-        """Mean power gain over the disc, in closed form: the distance has density 2 d / (max^2 - min^2) on [min, max].
+        """Mean power gain over the users, that of a user 1 km away being 1: distances have density k d^(k-1) / (max^k - min^k) on
+        [min, max], with k = 2 over the area and 1 over the distance.
 
         >>> round(10 * math.log10(PathLoss(antennas=1).mean_gain()), 2)
-        -104.66
+        23.44
         """
-        slope = 3.76
-        area = self.max_km**2 - self.min_km**2
-        return 10**-12.81 * 2 / area * (self.min_km ** (2 - slope) - self.max_km ** (2 - slope)) / (slope - 2)
+        slope, order = self.slope_db / 10, 1 if self.spread == "distance" else 2
+        whole = self.max_km**order - self.min_km**order
+        return order / whole * (self.min_km ** (order - slope) - self.max_km ** (order - slope)) / (slope - order)
 
 
-def path_loss_db(distance_km: Tensor) -> Tensor:
-    """Path loss 128.1 + 37.6 log10(d / km) [dB].
+def path_loss_db(distance_km: Tensor, slope_db: float = 37.6) -> Tensor:
+    """Path loss 128.1 + slope_db log10(d / km) [dB].
 
     >>> path_loss_db(torch.tensor([1.0, 0.1]))
     tensor([128.1000,  90.5000])
     """
-    return 128.1 + 37.6 * torch.log10(distance_km)
+    return LOSS_AT_1_KM_DB + slope_db * torch.log10(distance_km)
 
 
 @dataclass(frozen=True)
@@ -248,17 +265,26 @@ def _shipped(name: str, *, assumed: str = "") -> Callable[[SystemConfig, str], C
     return make
 
 
+def _path_loss(config: SystemConfig, **law: Any) -> PathLoss:
+    return PathLoss(config.antennas, config.power_control, absolute=config.link_budget, placement_seed=config.placement_seed, **law)
+
+
 CHANNELS: dict[str, Entry] = {
     "rayleigh": Entry("independent Rayleigh fading, CN(0, 1)", "textbook", lambda config, split: Rayleigh(config.antennas)),
     "pathloss": Entry(
         "Rayleigh fading and the path loss of users 50 m to 1 km away, undone by power control",
         "3GPP TR 36.942, 128.1 + 37.6 log10(d/km) dB",
-        lambda config, split: PathLoss(config.antennas, config.power_control),
+        lambda config, split: _path_loss(config),
     ),
     "pathloss-20db": Entry(
         "the same with users 294 m to 1 km away: 20 dB between the nearest and the farthest",
         "3GPP TR 36.942, 128.1 + 37.6 log10(d/km) dB",
-        lambda config, split: PathLoss(config.antennas, config.power_control, min_km=10 ** (-20 / 37.6)),
+        lambda config, split: _path_loss(config, min_km=10 ** (-20 / 37.6)),
+    ),
+    "pathloss-uniform": Entry(
+        "Rayleigh fading and the path loss of users at distances evenly spread from 50 m to 1 km",
+        "P3, 128.1 + 36.7 log10(d/km) dB",
+        lambda config, split: _path_loss(config, slope_db=36.7, spread="distance"),
     ),
     "kronecker": Entry(
         "Rayleigh fading with exponential correlation 0.7 along rows and columns",
@@ -298,6 +324,14 @@ def make_channel(config: SystemConfig, *, split: str = "test") -> ChannelModel:
             f"pass rows and columns whose product is {bank.antennas}"
         )
     return bank
+
+
+def received_power(config: SystemConfig) -> float:
+    """E|y|^2 of one antenna sample, signal plus noise: what a slow gain control settles on."""
+    model = make_channel(config)
+    gain = model.mean_gain() if isinstance(model, PathLoss) and model.absolute and not model.power_control else 1.0
+    energy = 1.0 if config.pilot_energy == "symbol" or config.data_len else 1 / config.pilot_len
+    return config.activity_prior * config.users * gain * energy + config.noise_var
 
 
 def _load_bank(path: Path, split: str) -> Bank:

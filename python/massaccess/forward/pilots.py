@@ -12,6 +12,7 @@ import hashlib
 import torch
 from torch import Tensor
 
+from ..core import SystemConfig
 from ..errors import unknown
 from ..rng import complex_normal, generator
 from .modulation import constellation
@@ -30,6 +31,12 @@ def pilot_book(*, users: int, pilot_len: int, kind: str = "qpsk", seed: int = 0)
         raise unknown("pilot kind", kind, PILOT_KINDS)
     pieces = [_piece(users, kind, seed, piece) for piece in range(-(-pilot_len // PIECE))]
     return torch.cat(pieces)[:pilot_len]
+
+
+def book_of(config: SystemConfig) -> Tensor:
+    """The book of a cell [pilot_len users * sequences] complex64, of its ``pilot_energy``: the sequences of a device lie side by side."""
+    book = pilot_book(users=config.users * config.sequences, pilot_len=config.pilot_len, kind=config.pilot_kind, seed=config.pilot_seed)
+    return book if config.pilot_energy == "symbol" else book / torch.linalg.vector_norm(book, dim=0)
 
 
 def _piece(users: int, kind: str, seed: int, piece: int) -> Tensor:

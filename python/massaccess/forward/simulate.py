@@ -16,11 +16,12 @@ from torch import Tensor
 from ..core import Frame, FrontEnd, Observation, SystemConfig
 from ..errors import ShapeError
 from ..rng import complex_normal, generator
-from .channels import ChannelModel, make_channel
+from .channels import ChannelModel, make_channel, received_power
 from .framing import Framing
 from .front_end import front_end, quantize
+from .index_modulation import to_index
 from .modulation import Constellation, constellation
-from .pilots import pilot_book
+from .pilots import book_of
 
 BLOCK = 16
 
@@ -45,9 +46,8 @@ class Population:
 
     @cached_property
     def pilots(self) -> Tensor:
-        """[L N] complex64."""
-        c = self.config
-        return pilot_book(users=c.users, pilot_len=c.pilot_len, kind=c.pilot_kind, seed=c.pilot_seed)
+        """[L N Q] complex64."""
+        return book_of(self.config)
 
     @cached_property
     def constellation(self) -> Constellation:
@@ -61,6 +61,8 @@ class Population:
         """The `BLOCK` frames numbered from ``block * BLOCK``: Bernoulli activity (or a fixed count), random payloads."""
         draw = generator(self.seed, "source", block)
         active = self._activity(draw)
+        if self.config.index_bits:
+            return self.choose(active, torch.randint(0, 2, (BLOCK, *self._index), generator=draw, dtype=torch.uint8))
         shape = (BLOCK, self.config.users, self.framing.payload_bytes)
         payload = torch.randint(0, 256, shape, generator=draw, dtype=torch.uint8)
         return self.modulate(active, payload)
@@ -71,6 +73,19 @@ class Population:
         symbols = self.constellation.modulate(bits).transpose(1, 2).contiguous()
         samples = torch.cat([self.pilots.expand(len(active), -1, -1), symbols], 1) * active[:, None, :]
         return Transmission(active, bits, symbols, samples)
+
+    def choose(self, active: Tensor, bits: Tensor) -> Transmission:
+        """Non-coherent frames of active [B N] bool devices that send the sequence that bits [B N J] uint8 choose."""
+        if bits.shape[1:] != self._index:
+            raise ShapeError(f"bits are {list(bits.shape)}: pass [frames, {', '.join(map(str, self._index))}], index_bits of each device")
+        c = self.config
+        chosen = self.pilots.unflatten(1, (c.users, c.sequences))[:, torch.arange(c.users), to_index(bits)]  # [L B N]
+        symbols = self.pilots.new_zeros(len(bits), 0, c.users)
+        return Transmission(active, bits, symbols, chosen.transpose(0, 1) * active[:, None, :])
+
+    @property
+    def _index(self) -> tuple[int, int]:
+        return self.config.users, self.config.index_bits
 
     def _activity(self, draw: torch.Generator) -> Tensor:
         c = self.config
@@ -151,7 +166,7 @@ class Simulation:
     def front_end(self) -> FrontEnd:
         c = self.config
         frame = (c.frame_len, c.antennas)
-        return front_end(bits=c.adc_bits, power=c.received_power, threshold=c.adc_offset, dither=c.adc_dither, frame=frame)
+        return front_end(bits=c.adc_bits, power=received_power(c), threshold=c.adc_offset, dither=c.adc_dither, frame=frame)
 
     def frames(self, start: int, count: int) -> tuple[Frame, Observation]:
         """Truth and observation of the frames ``start`` to ``start + count``."""
@@ -182,6 +197,7 @@ class Simulation:
             user_gain=user_gain,
             channel_cov=self.propagation.model.covariance,
             array=(c.rows, c.columns),
+            sequences=c.sequences,
         )
 
 

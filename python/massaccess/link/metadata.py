@@ -96,11 +96,12 @@ def metadata_of(config: SystemConfig, **known: Any) -> Metadata:
     >>> known.noise_var, known.adc_bits, known.calibration
     (0.1, 0, 'roof-3')
     """
+    from ..forward.channels import received_power
     from ..forward.front_end import front_end
-    from ..forward.pilots import book_id, pilot_book
+    from ..forward.pilots import book_id, book_of
 
-    converter = front_end(bits=config.adc_bits, power=config.received_power)
-    book = pilot_book(users=config.users, pilot_len=config.pilot_len, kind=config.pilot_kind, seed=config.pilot_seed)
+    converter = front_end(bits=config.adc_bits, power=received_power(config))
+    book = book_of(config)
     told = {
         "rx_rate": config.sample_rate_hz,
         "rx_freq": config.carrier_hz,

@@ -19,7 +19,10 @@ from ..montecarlo import Campaign, evaluate
 from .claims import judge
 from .definition import FALSE_ALARMS, FIELDS, SNR_USERS, STEPS, TRAINING, Curve, PublishedFigure, Settings, load, names
 
-NEWER = ("adc_offset", "adc_dither")  # fields of SystemConfig that older results lack: 0 in all of them
+NEWER = frozenset(
+    ("adc_offset", "adc_dither", "tx_power_dbm", "noise_figure_db", "bandwidth_hz", "pilot_energy", "index_bits", "placement_seed")
+)
+"""Fields of SystemConfig that older results lack: all of them have the default."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +57,8 @@ class Job:
     def fingerprint(self) -> str:
         """Equal for equal work: what tells a finished point from one of other settings."""
         c = self.campaign
-        config = {name: value for name, value in c.points[0].to_dict().items() if name not in NEWER or value}
+        plain = SystemConfig()
+        config = {name: value for name, value in c.points[0].to_dict().items() if name not in NEWER or value != getattr(plain, name)}
         facts: list[Any] = [config, list(c.receivers), c.options, c.frames, c.seed, c.steps, __version__]
         facts += [["books", c.books]] if c.books > 1 else []
         facts += [["levels", *self.levels]] if self.levels else []
