@@ -23,7 +23,8 @@ class DlMampNet(nn.Module):
     Samples are divided by the deviation of the noise, as gains span 50 dB. What is odd in print is put right, ``printed`` takes three of
     these back: the Onsager term counts 2 L M real samples, tau_t^2 is the mean square of the residual, not its root, and of a user's
     sequences the pooling keeps the one with the greatest |Re|^2 + |Im|^2, not two, one for each part. B_t is shared by the antennas: 2NQ x
-    2L numbers, where the paper has M x M times as many; so are theta_1 and theta_2. FC2 is given logarithms; the refinement sees rows
+    2L numbers, where the paper has M x M times as many; so are theta_1 and theta_2. FC2 is given logarithms, those of the gains, which are the same in
+    every frame, scaled down; the refinement sees rows
     divided by their learned deviation sqrt(2 theta_2), otherwise the weights between all rows would have to bridge 50 dB.
 
     ``denoiser`` "element" is the paper's (47): every real part of every antenna is judged alone. "row" judges the 2M real parts of a
@@ -153,7 +154,7 @@ class Refinement(nn.Module):
         rows = 2 * users * sequences
         self.sequences, self.apart = sequences, apart
         self.combine = nn.Linear(antennas, 1)  # a convolution with a 1 x M kernel, the same for all rows
-        self.soft = nn.Sequential(nn.Linear(rows, hidden), nn.ReLU(), nn.Linear(hidden, rows))
+        self.inner, self.outer = nn.Linear(rows, hidden), nn.Linear(hidden, rows)
         self.hard = nn.Linear(rows + 1, rows)
         self.decide = nn.Linear(rows, rows // 2)
         self._begin()
@@ -165,8 +166,8 @@ class Refinement(nn.Module):
         half = self.decide.out_features
         nn.init.constant_(self.combine.weight, 1 / self.combine.in_features)
         nn.init.zeros_(self.combine.bias)
-        nn.init.zeros_(self.soft[2].weight)
-        nn.init.constant_(self.soft[2].bias, -2.0)
+        nn.init.zeros_(self.outer.weight)
+        nn.init.constant_(self.outer.bias, -2.0)
         nn.init.zeros_(self.hard.weight)
         nn.init.constant_(self.hard.bias, 0.1)
         self.decide.weight.copy_(8 * torch.eye(half).repeat(1, 2))
@@ -176,9 +177,9 @@ class Refinement(nn.Module):
         """found [2NQ B M], gain [2NQ B], level [B]: log odds [B N Q]."""
         seen = (found / (2 * gain).sqrt()[..., None]).abs().transpose(0, 1)
         average = seen.mean(-1)
-        soft = torch.sigmoid(self.soft(average)) * average
+        soft = torch.sigmoid(self.outer(self.inner(average).relu())) * average
         kept = one_each((self.combine(seen)[..., 0] - soft).clamp_min(0), self.sequences, apart=self.apart)
-        hard = self.hard(torch.cat([gain.log().T, level.log()[:, None]], 1) / PACE).clamp_min(0)
+        hard = self.hard(torch.cat([gain.log().T / len(gain), level.log()[:, None]], 1)).clamp_min(0)
         log_odds: Tensor = self.decide(kept - hard)
         return log_odds.unflatten(1, (-1, self.sequences))
 
