@@ -23,9 +23,9 @@ class DlMampNet(nn.Module):
     Samples are divided by the deviation of the noise, as gains span 50 dB. What is odd in print is put right, ``printed`` takes three of
     these back: the Onsager term counts 2 L M real samples, tau_t^2 is the mean square of the residual, not its root, and of a user's
     sequences the pooling keeps the one with the greatest |Re|^2 + |Im|^2, not two, one for each part. B_t is shared by the antennas: 2NQ x
-    2L numbers, where the paper has M x M times as many; so are theta_1 and theta_2. FC2 is given logarithms, those of the gains, which are the same in
-    every frame, scaled down; the refinement sees rows
-    divided by their learned deviation sqrt(2 theta_2), otherwise the weights between all rows would have to bridge 50 dB.
+    2L numbers, where the paper has M x M times as many; so are theta_1 and theta_2. FC2 is given logarithms, those of the gains scaled
+    down, as they are the same in every frame; the refinement sees rows divided by their learned deviation sqrt(2 theta_2), otherwise the
+    weights between all rows would have to bridge 50 dB.
 
     ``denoiser`` "element" is the paper's (47): every real part of every antenna is judged alone. "row" judges the 2M real parts of a
     sequence together, as they are zero together.
@@ -72,9 +72,15 @@ class DlMampNet(nn.Module):
 
     def forward(self, rx: Tensor, pilots: Tensor, noise_var: Tensor) -> Tensor:
         """rx [B L M] and pilots [L NQ] complex, noise_var [B]: log odds [B N Q], which the paper hardens with (55), that is at 0."""
+        return self.inside(rx, pilots, noise_var)["log_odds"]
+
+    def inside(self, rx: Tensor, pilots: Tensor, noise_var: Tensor) -> dict[str, Tensor]:
+        """What Fig. 10 shows: ``estimate`` X_T [2NQ B M] in units of the noise's deviation, ``pooled`` MaxUnpool(MaxPool(o)) [B 2NQ], and
+        ``log_odds`` [B N Q]."""
         found, level = self.estimate(rx, pilots, noise_var)
         gain = self.layers[-1].gain(noise_var)  # type: ignore[operator]
-        return self.refinement(found, gain, level)
+        pooled = self.refinement.pooled(found, gain)
+        return {"estimate": found, "pooled": pooled, "log_odds": self.refinement(pooled, gain, level)}
 
     def estimate(self, rx: Tensor, pilots: Tensor, noise_var: Tensor, layers: int | None = None) -> tuple[Tensor, Tensor]:
         """X_t [2NQ B M] after ``layers`` layers (all of them), in units of the noise's deviation, and tau^2 [B] of the last."""
@@ -103,21 +109,22 @@ class AmpLayer(nn.Module):
         self.log_odds.fill_(log_odds / PACE)
         self.log_gain.copy_((0.5 * power).log().repeat(1 if self.whole else 2) / PACE)
 
-    def gain(self, noise_var: Tensor) -> Tensor:
-        """theta_2 [2NQ B]: power of a real entry of an active row, in units of the noise variance."""
-        gain = torch.exp(PACE * self.log_gain.repeat(2 if self.whole else 1))
-        return gain[:, None] / noise_var
-
     def forward(self, found: Tensor, residual: Tensor, rx: Tensor, book: Tensor, noise_var: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """found [2NQ B M], residual and rx [2L B M], book [2L 2NQ]: the new estimate and residual, and tau^2 [B]."""
         level = residual.square().mean((0, 2)).clamp_min(LEAST)
         level = level.sqrt() if self.printed else level
-        pseudo = found + times(self.matrix, residual)
-        prior = PACE * self.log_odds.repeat(2 if self.whole else 1)[:, None, None]
-        mean, slope = (denoised_rows if self.whole else denoised)(pseudo, self.gain(noise_var)[..., None], level[:, None], prior)
+        denoiser, prior = denoised_rows if self.whole else denoised, PACE * self.log_odds[:, None, None]
+        mean, slope = denoiser(found + times(self.matrix, residual), self._gain(noise_var)[..., None], level[:, None], prior)
         found = self.scale * mean
-        onsager = self.scale * slope.sum((0, 2)) / (residual.shape[0] * residual.shape[2]) * (2 if self.printed else 1)
+        onsager = self.scale * slope.mean((0, 2)) * len(found) / len(residual) * (2 if self.printed else 1)
         return found, rx - times(book, found) + onsager[:, None] * residual, level
+
+    def gain(self, noise_var: Tensor) -> Tensor:
+        """theta_2 [2NQ B]: power of a real entry of an active row, in units of the noise variance."""
+        return self._gain(noise_var).repeat(2 if self.whole else 1, 1)
+
+    def _gain(self, noise_var: Tensor) -> Tensor:
+        return torch.exp(PACE * self.log_gain)[:, None] / noise_var
 
 
 def denoised(pseudo: Tensor, gain: Tensor, level: Tensor, prior: Tensor) -> tuple[Tensor, Tensor]:
@@ -125,22 +132,19 @@ def denoised(pseudo: Tensor, gain: Tensor, level: Tensor, prior: Tensor) -> tupl
     N(0, gain), and n of variance ``level``; all broadcast."""
     spread = level + level.square() / gain
     awake = torch.sigmoid(0.5 * pseudo.square() / spread - 0.5 * torch.log1p(gain / level) - prior)
-    return _moments(pseudo, gain, level, awake, spread)
+    share = awake * (gain / (gain + level))
+    return share * pseudo, share * (1 + (1 - awake) * pseudo.square() / spread)
 
 
 def denoised_rows(pseudo: Tensor, gain: Tensor, level: Tensor, prior: Tensor) -> tuple[Tensor, Tensor]:
-    """The same for rows pseudo [2NQ B M], real parts before imaginary ones, whose 2M entries are zero together."""
-    spread = level + level.square() / gain
-    half = len(pseudo) // 2
-    entries = 2 * pseudo.shape[-1]
-    energy = (pseudo[:half].square() + pseudo[half:].square()).sum(-1, keepdim=True)
-    surprise = 0.5 * energy / spread[:half] - 0.5 * entries * torch.log1p(gain[:half] / level) - prior[:half]
-    return _moments(pseudo, gain, level, torch.sigmoid(surprise).repeat(2, 1, 1), spread)
-
-
-def _moments(pseudo: Tensor, gain: Tensor, level: Tensor, awake: Tensor, spread: Tensor) -> tuple[Tensor, Tensor]:
+    """The same for rows pseudo [2R B M], real parts before imaginary ones, whose 2M entries are zero together; gain and prior [R B 1], and
+    the derivative as its mean over a row [R B 1]."""
+    parts = pseudo.unflatten(0, (2, -1))
+    spread, entries = level + level.square() / gain, 2 * pseudo.shape[-1]
+    energy = parts.square().sum((0, 3))[..., None]
+    awake = torch.sigmoid(0.5 * energy / spread - 0.5 * entries * torch.log1p(gain / level) - prior)
     share = awake * (gain / (gain + level))
-    return share * pseudo, share * (1 + (1 - awake) * pseudo.square() / spread)
+    return (share * parts).flatten(0, 1), share * (1 + (1 - awake) * energy / (entries * spread))
 
 
 class Refinement(nn.Module):
@@ -173,14 +177,17 @@ class Refinement(nn.Module):
         self.decide.weight.copy_(8 * torch.eye(half).repeat(1, 2))
         nn.init.zeros_(self.decide.bias)
 
-    def forward(self, found: Tensor, gain: Tensor, level: Tensor) -> Tensor:
-        """found [2NQ B M], gain [2NQ B], level [B]: log odds [B N Q]."""
+    def pooled(self, found: Tensor, gain: Tensor) -> Tensor:
+        """found [2NQ B M], gain [2NQ B]: what is left of each row [B 2NQ], of one sequence a user at most."""
         seen = (found / (2 * gain).sqrt()[..., None]).abs().transpose(0, 1)
         average = seen.mean(-1)
         soft = torch.sigmoid(self.outer(self.inner(average).relu())) * average
-        kept = one_each((self.combine(seen)[..., 0] - soft).clamp_min(0), self.sequences, apart=self.apart)
+        return one_each((self.combine(seen)[..., 0] - soft).clamp_min(0), self.sequences, apart=self.apart)
+
+    def forward(self, pooled: Tensor, gain: Tensor, level: Tensor) -> Tensor:
+        """pooled [B 2NQ], gain [2NQ B], level [B]: log odds [B N Q]."""
         hard = self.hard(torch.cat([gain.log().T / len(gain), level.log()[:, None]], 1)).clamp_min(0)
-        log_odds: Tensor = self.decide(kept - hard)
+        log_odds: Tensor = self.decide(pooled - hard)
         return log_odds.unflatten(1, (-1, self.sequences))
 
 
