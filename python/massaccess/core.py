@@ -240,6 +240,7 @@ class Observation:
     by side ([L N] in coherent frames, Q = 1); noise_var: thermal noise variance per
     complex entry; activity: prior probability that a user is active (1: all are, and it is known); modulation: name of the constellation;
     front_end: the converters; user_gain [B N] real: mean channel power of each user, where it is known (otherwise 1);
+    gain_range_db: limits [dB] of these powers where they are not known and not 1;
     channel_cov [M M] complex: long-term covariance E[h h^H] over the user ensemble, where it is known; array: rows and columns of the
     planar array, where they are known; hurry: says whether time is up, polled between the steps of iterative receivers, which then answer
     with the best they have (info ``cut``); meta: free-form, never required.
@@ -259,6 +260,7 @@ class Observation:
     array: tuple[int, int] | None = None
     hurry: Callable[[], bool] | None = None
     sequences: int = 1
+    gain_range_db: tuple[float, float] | None = None
     meta: Mapping[str, Any] = field(default_factory=lambda: EMPTY)
 
     def __post_init__(self) -> None:
@@ -288,7 +290,11 @@ class Observation:
             raise ShapeError(f"user_gain is {list(self.user_gain.shape)}: pass one mean power per frame and user, [{frames}, {self.users}]")
         if self.user_gain is not None:
             sound = bool((torch.isfinite(self.user_gain) & (self.user_gain > 0)).all())
+            _require(self.gain_range_db is None, "user_gain and gain_range_db are both given: pass one of them")
             _require(sound, "user_gain holds powers that are not above 0, or not finite: pass 1 for users whose gain is not known")
+        if self.gain_range_db is not None:
+            low, high = self.gain_range_db
+            _require(-MAX_SNR_DB <= low <= high <= MAX_SNR_DB, f"gain_range_db is {self.gain_range_db}: pass two levels [dB], low first")
         if self.channel_cov is not None and self.channel_cov.shape != (antennas, antennas):
             raise ShapeError(f"channel_cov is {list(self.channel_cov.shape)} but there are {antennas} antennas: pass [antennas, antennas]")
         if self.array is not None and math.prod(self.array) != antennas:

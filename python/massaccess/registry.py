@@ -199,12 +199,55 @@ RECEIVERS: dict[str, Entry] = {
         "this toolkit",
         options={"spare": 6, "reexamine": 4, "temper": 1.5},
     ),
+    "noncoherent": Entry(
+        "activity.sections:SectionCovariance",
+        "noncoherent",
+        "the default detector of index-modulated pilots: posterior of each device's sequences, any array, gains known or not",
+        "this toolkit",
+    ),
     "onebit": Entry(
         "onebit-activity+onebit-ep",
         "joint",
         "the default receiver for one-bit converters; today: onebit-activity+onebit-ep, activity decided by the whole frame",
         "this toolkit",
         options={"spare": 6, "temper": 1.5},
+    ),
+    "noncoherent-amp": Entry(
+        "activity.index_amp:IndexAmp", "noncoherent", "AMP over the sequences of all devices, row by row, MAP decision", "P3 eq. 14-35"
+    ),
+    "noncoherent-amp-threshold": Entry(
+        "activity.index_amp:IndexAmp",
+        "noncoherent",
+        "the same with the paper's threshold, which drops the prior",
+        "P3 eq. 36-37",
+        options={"decision": "paper"},
+    ),
+    "noncoherent-amp-sections": Entry(
+        "activity.index_amp:IndexAmp",
+        "noncoherent",
+        "AMP whose denoiser knows that a device sends one sequence, MAP decision",
+        "P3 section IV-B, remark 1",
+        options={"sections": True},
+    ),
+    "noncoherent-covariance": Entry(
+        "activity.index_covariance:IndexCovariance",
+        "noncoherent",
+        "covariance descent, then the MAP decision by moves of one device at a time",
+        "this toolkit",
+    ),
+    "noncoherent-covariance-lr": Entry(
+        "activity.index_covariance:IndexCovariance",
+        "noncoherent",
+        "covariance descent, then a likelihood ratio device by device",
+        "this toolkit",
+        options={"decision": "lr"},
+    ),
+    "noncoherent-covariance-fixed": Entry(
+        "activity.index_covariance:IndexCovariance",
+        "noncoherent",
+        "covariance descent, the largest power of a device against half of its gain",
+        "P3 section VI-A",
+        options={"decision": "fixed"},
     ),
     "advi": Entry(
         "receivers.advi:Advi",

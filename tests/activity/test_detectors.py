@@ -54,7 +54,7 @@ def test_compiled_covariance_equals_batched(channel):
     config = SMALL.replace(users=20, pilot_len=8, channel=channel)
     _, obs = Simulation(config, 2).frames(0, 16)
     rx = obs.pilot_rx.to(torch.complex128)
-    problem = covariance._Problem(
+    problem = covariance.Problem(
         rx @ rx.mH / obs.antennas,
         obs.pilots.to(torch.complex128),
         torch.ones(16, 20, dtype=torch.float64),
@@ -62,7 +62,7 @@ def test_compiled_covariance_equals_batched(channel):
         obs.antennas,
         1.2,
     )
-    left, right = covariance._descend_compiled(problem, Covariance()), covariance._descend_batched(problem, Covariance())
+    left, right = (path(problem, 10 * problem.gain, 40, 1e-3) for path in (covariance._descend_compiled, covariance._descend_batched))
     torch.testing.assert_close(left[0], right[0], rtol=1e-6, atol=1e-8)
     assert torch.equal(left[1], right[1])
     active = left[0] > 0.5
@@ -73,10 +73,10 @@ def test_descent_ends_where_the_likelihood_is_stationary():
     """Power above zero: p^H S^-1 C S^-1 p = p^H S^-1 p; at zero the slope must not be negative."""
     _, obs = Simulation(SMALL.replace(users=20, pilot_len=8), 2).frames(0, 8)
     rx = obs.pilot_rx.to(torch.complex128)
-    problem = covariance._Problem(
+    problem = covariance.Problem(
         rx @ rx.mH / 16, obs.pilots.to(torch.complex128), torch.ones(8, 20, dtype=torch.float64), obs.noise_var, 16, 1.0
     )
-    power, _ = covariance._descend_compiled(problem, Covariance(ceiling=100.0, tolerance=1e-9, sweeps=4000))
+    power, _ = covariance.descend(problem, 100 * problem.gain, tolerance=1e-9, sweeps=4000)
     precision, match = problem.precision_and_match(power)
     slope = (precision - match) / precision
     assert float(slope[power > 0].abs().max()) < 1e-3

@@ -57,7 +57,7 @@ def receive(name: str, frame: Frame, obs: Observation, **options: object) -> Est
 
 
 def rows_of(estimate: Estimate) -> dict[str, torch.Tensor]:
-    fields = ("activity", "channel", "symbols", "symbol_var")
+    fields = ("activity", "channel", "symbols", "symbol_var", "sequence_odds")
     return {field: getattr(estimate, field) for field in fields if getattr(estimate, field) is not None}
 
 
@@ -80,7 +80,7 @@ def test_shapes_and_dtypes(name: str) -> None:
     assert estimate.activity.shape == (frames, users)
     assert estimate.activity.dtype == torch.float32
     assert bool(((estimate.activity >= 0) & (estimate.activity <= 1)).all())
-    if entry(name).kind == "activity":
+    if entry(name).kind in ("activity", "noncoherent"):
         return
     assert estimate.channel.shape == (frames, users, antennas)
     assert estimate.symbols.shape == estimate.symbol_var.shape == (frames, times, users)
@@ -120,6 +120,30 @@ def test_permuting_users_permutes_the_answer(name: str) -> None:
     plain = receive(name, frame, obs)
     expected = {field: value[..., order] if field.startswith("symbol") else value[:, order] for field, value in rows_of(plain).items()}
     assert_same(mixed, Estimate(**expected))
+
+
+NONCOHERENT = [name for name in NAMES if entry(name).kind == "noncoherent"]
+INDEXED = CONFIG.replace(users=8, data_len=0, index_bits=2, channel="pathloss-uniform", power_control=False, pilot_energy="sequence")
+INDEXED = INDEXED.replace(snr_convention="link-budget")
+
+
+@pytest.mark.parametrize("gains", ["known", "unknown"])
+@pytest.mark.parametrize("name", NONCOHERENT)
+def test_sequences_of_a_device_and_devices_are_sets(name: str, gains: str) -> None:
+    """Odds of each sequence, finite; another order of the devices, or of a device's sequences, is the same order of the odds."""
+    frame, obs = situation(name, INDEXED)
+    obs = obs if gains == "known" else dataclasses.replace(obs, user_gain=None)
+    plain = receive(name, frame, obs)
+    assert plain.sequence_odds.shape == (5, 8, 4)
+    assert bool(torch.isfinite(plain.sequence_odds).all())
+    order = torch.argsort(torch.rand(8, 4), -1)[torch.randperm(8)]
+    devices = torch.randperm(8)
+    columns = (devices[:, None] * 4 + order).flatten()
+    gain = None if obs.user_gain is None else obs.user_gain[:, devices]
+    mixed = receive(name, frame, dataclasses.replace(obs, pilots=obs.pilots[:, columns], user_gain=gain))
+    odds = plain.sequence_odds[:, devices].gather(2, order.expand(5, -1, -1))
+    torch.testing.assert_close(mixed.sequence_odds, odds, rtol=2e-3, atol=2e-3)
+    assert torch.equal(mixed.active, plain.active[:, devices])
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -87,7 +87,7 @@ class AngularCovariance:
         return Estimate(activity, info={"log_odds": log_odds, "power": power, "sweeps": sweeps, "beams": problem.kept_count})
 
     def _profiles(self, obs: Observation) -> AngularProfiles:
-        return _prepared(choose_profiles(self.weights, obs), self.components, self.foreign, self.spread_db)
+        return prepared(choose_profiles(self.weights, obs), self.components, self.foreign, self.spread_db)
 
     def _check(self) -> None:
         for name, low, high in (("foreign", 0, 0.5), ("neglect", 0, 0.5), ("effort", 0, 100), ("spread_db", 0, 100)):
@@ -98,7 +98,7 @@ class AngularCovariance:
 
 
 @functools.lru_cache(maxsize=16)
-def _prepared(found: AngularProfiles, components: int, foreign: float, spread_db: float) -> AngularProfiles:
+def prepared(found: AngularProfiles, components: int, foreign: float, spread_db: float) -> AngularProfiles:
     """Remembered for each object: files give the same one every time, and merging would take longer than a frame."""
     found = found.merged(components) if components else found
     found = found if found.alike or not foreign else found.with_foreign(foreign)
@@ -133,14 +133,14 @@ class Problem:
         gain = torch.ones(obs.frames, obs.users, device=device) if obs.user_gain is None else obs.user_gain.float()
         shared = profiles.alike and obs.antennas > 1
         mean = profiles.mean.to(device, torch.float32)
-        kept, count = _kept(rx, mean, obs.linear_noise_var, 1.0 if shared else options.neglect)
+        kept, count = kept_beams(rx, mean, obs.linear_noise_var, 1.0 if shared else options.neglect)
         exponents = (ALIKE if profiles.alike else STRUCTURED).exponents(options.effort, options.hold)
         everybody = torch.zeros(len(exponents), dtype=torch.bool)
         everybody[0], everybody[-options.hold - 1 :: 2] = True, True
         odds = min(max(obs.activity, CERTAIN), 1 - CERTAIN)
         matched = torch.einsum("nl,blm->bnm", book.conj(), rx).abs().square().sum(-1) * gain
         return Problem(
-            _square_root(rx) if shared else rx,
+            square_root(rx) if shared else rx,
             kept,
             torch.ones_like(count) if shared else count,
             book,
@@ -157,14 +157,14 @@ class Problem:
         )
 
 
-def _square_root(rx: Tensor) -> Tensor:
+def square_root(rx: Tensor) -> Tensor:
     """[B L L] with the same sum of outer products of columns as rx [B L M]."""
     scatter = rx.to(torch.complex128) @ rx.mH.to(torch.complex128)
     loaded = scatter + 1e-9 * scatter.diagonal(dim1=1, dim2=2).real.mean(1)[:, None, None] * torch.eye(rx.shape[1], device=rx.device)
     return torch.linalg.cholesky(loaded).to(rx.dtype)
 
 
-def _kept(rx: Tensor, mean: Tensor, noise_var: float, neglect: float) -> tuple[Tensor, Tensor]:
+def kept_beams(rx: Tensor, mean: Tensor, noise_var: float, neglect: float) -> tuple[Tensor, Tensor]:
     """Beams of each frame [B M], those first that matter most, and how many are kept [B]: all but ``neglect`` of what was received above
     the noise and of what is expected, half of each."""
     excess = (rx.abs().square().mean(1) - noise_var).clamp_min(0)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ..core import Estimate, Observation
+from ..lanes import split
 from ..parallel import over_frames
 
 
@@ -43,9 +44,9 @@ class Covariance:
         rx = obs.pilot_rx.to(torch.complex128)
         gain = torch.ones(obs.frames, obs.users, dtype=torch.float64, device=rx.device) if obs.user_gain is None else obs.user_gain.double()
         odds = math.log((1 - obs.activity) / obs.activity) if obs.activity < 1 else -math.inf
-        problem = _Problem(rx @ rx.mH / obs.antennas, obs.pilots.to(torch.complex128), gain, obs.linear_noise_var, obs.antennas, odds)
+        problem = Problem(rx @ rx.mH / obs.antennas, obs.pilots.to(torch.complex128), gain, obs.linear_noise_var, obs.antennas, odds)
         compiled = rx.device.type == "cpu"
-        power, sweeps = (_descend_compiled if compiled else _descend_batched)(problem, self)
+        power, sweeps = descend(problem, self.ceiling * gain, sweeps=self.sweeps, tolerance=self.tolerance)
         shape = self.power_shape or _power_shape(obs)
         if shape is None:
             log_odds = (_flip_compiled if compiled else _flip_batched)(problem, power > 0.5 * gain)
@@ -56,7 +57,9 @@ class Covariance:
 
 
 @dataclass(frozen=True)
-class _Problem:
+class Problem:
+    """Sample covariances, the book, mean powers of its columns, noise variance, independent antennas, and log p(silent) / p(active)."""
+
     cov: Tensor  # [B L L] complex128
     book: Tensor  # [L N]
     gain: Tensor  # [B N]
@@ -69,12 +72,22 @@ class _Problem:
         matched = (self.book.conj() * (self.cov @ self.book)).sum(1).real
         return torch.argsort(matched * self.gain, descending=True, dim=-1, stable=True)
 
-    def precision_and_match(self, power: Tensor) -> tuple[Tensor, Tensor]:
-        """p^H S^-1 p and p^H S^-1 C S^-1 p [B N] under the powers [B N]."""
+    def images(self, power: Tensor) -> Tensor:
+        """S^-1 p of every column, [B L N], under the powers [B N]."""
         noise = self.noise_var * torch.eye(len(self.book), dtype=self.cov.dtype, device=self.cov.device)
         covariance = (self.book * power[:, None, :]) @ self.book.mH + noise
-        image = torch.linalg.solve(covariance, self.book.expand(len(power), -1, -1))
+        return torch.linalg.solve(covariance, self.book.expand(len(power), -1, -1))
+
+    def precision_and_match(self, power: Tensor) -> tuple[Tensor, Tensor]:
+        """p^H S^-1 p and p^H S^-1 C S^-1 p [B N] under the powers [B N]."""
+        image = self.images(power)
         return (self.book.conj() * image).sum(1).real, (image.conj() * (self.cov @ image)).sum(1).real
+
+
+def descend(problem: Problem, limit: Tensor, *, sweeps: int, tolerance: float) -> tuple[Tensor, Tensor]:
+    """Powers [B N] in [0, limit [B N]] that minimise log|S| + tr(S^-1 C), and sweeps taken [B]; see `Covariance`."""
+    path = _descend_compiled if problem.cov.device.type == "cpu" else _descend_batched
+    return path(problem, limit, sweeps, tolerance)
 
 
 def _power_shape(obs: Observation) -> float | None:
@@ -84,16 +97,21 @@ def _power_shape(obs: Observation) -> float | None:
     return max(0.5 * float(trace.square() / obs.channel_cov.abs().square().sum()), 1.0)
 
 
-def _averaged_log_odds(problem: _Problem, power: Tensor, shape: float) -> Tensor:
+def _averaged_log_odds(problem: Problem, power: Tensor, shape: float) -> Tensor:
     """Log odds [B N] of each user given the powers of the others, averaged over its own power ~ Gamma(shape, mean gain)."""
     precision, match = problem.precision_and_match(power)
     rest = (1 - power * precision).clamp_min(1e-9)  # takes the user's own power out again
     precision, match = precision / rest, match / rest.square()
     nodes, weights = _gamma_quadrature(shape)
     level = problem.gain[..., None] * nodes.to(power)
-    scale = 1 + level * precision[..., None]
-    evidence = problem.antennas * (level * match[..., None] / scale - scale.log())
-    return torch.logsumexp(evidence + weights.to(power).log(), -1) - problem.log_odds_against
+    each = evidence(precision[..., None], match[..., None], level, problem.antennas)
+    return torch.logsumexp(each + weights.to(power).log(), -1) - problem.log_odds_against
+
+
+def evidence(precision: Tensor, match: Tensor, level: Tensor, antennas: int) -> Tensor:
+    """log p(rx | power level) / p(rx | power 0) of a column with `Problem.precision_and_match` at power 0."""
+    scale = 1 + level * precision
+    return antennas * (level * match / scale - scale.log())
 
 
 @cache
@@ -106,27 +124,22 @@ def _gamma_quadrature(shape: float, count: int = 64) -> tuple[Tensor, Tensor]:
     return torch.from_numpy(np.sqrt(edges[1:] * edges[:-1])), torch.from_numpy(np.diff(law.cdf(edges)))
 
 
-def _split(values: Tensor) -> tuple[np.ndarray, np.ndarray]:
-    return np.ascontiguousarray(values.real.numpy()), np.ascontiguousarray(values.imag.numpy())
-
-
-def _descend_compiled(problem: _Problem, options: Covariance) -> tuple[Tensor, Tensor]:
+def _descend_compiled(problem: Problem, limit: Tensor, most: int, tolerance: float) -> tuple[Tensor, Tensor]:
     from . import _covariance_kernel as kernel
 
     frames, users = problem.gain.shape
-    cov, book = _split(problem.cov), _split(problem.book.mT)
+    cov, book = split(problem.cov), split(problem.book.mT)
     inverse = np.empty_like(cov[0]), np.empty_like(cov[0])
     power, sweeps = np.zeros((frames, users)), np.zeros(frames, dtype=np.int64)
-    limit = options.ceiling * problem.gain.numpy()
-    fixed = (*cov, *book, problem.order().numpy(), problem.noise_var, limit, options.sweeps, options.tolerance)
+    fixed = (*cov, *book, problem.order().numpy(), problem.noise_var, limit.contiguous().numpy(), most, tolerance)
     over_frames(kernel.descend, frames, *fixed, *inverse, power, sweeps)
     return torch.from_numpy(power), torch.from_numpy(sweeps)
 
 
-def _flip_compiled(problem: _Problem, active: Tensor) -> Tensor:
+def _flip_compiled(problem: Problem, active: Tensor) -> Tensor:
     from . import _covariance_kernel as kernel
 
-    cov, book = _split(problem.cov), _split(problem.book.mT)
+    cov, book = split(problem.cov), split(problem.book.mT)
     inverse = np.empty_like(cov[0]), np.empty_like(cov[0])
     chosen, cost = active.numpy().copy(), np.zeros(active.shape)
     fixed = (*cov, *book, problem.gain.numpy(), problem.noise_var, float(problem.antennas), problem.log_odds_against, 2 * len(book[0]))
@@ -134,17 +147,16 @@ def _flip_compiled(problem: _Problem, active: Tensor) -> Tensor:
     return torch.from_numpy(np.where(chosen, cost, -cost))
 
 
-def _descend_batched(problem: _Problem, options: Covariance) -> tuple[Tensor, Tensor]:
+def _descend_batched(problem: Problem, limit: Tensor, most: int, tolerance: float) -> tuple[Tensor, Tensor]:
     """The same descent in tensor operations, one user of all frames at a time: the path for a GPU."""
     cov, rows, order = problem.cov, problem.book.mT.contiguous(), problem.order()
     frames, users = problem.gain.shape
     size = rows.shape[1]
     inverse = torch.eye(size, dtype=cov.dtype, device=cov.device).repeat(frames, 1, 1) / problem.noise_var
     power = torch.zeros_like(problem.gain)
-    limit = options.ceiling * problem.gain
     sweeps = torch.zeros(frames, dtype=torch.long, device=cov.device)
     running = torch.ones(frames, dtype=torch.bool, device=cov.device)
-    for sweep in range(options.sweeps):
+    for sweep in range(most):
         largest = torch.zeros(frames, dtype=torch.float64, device=cov.device)
         for rank in range(users):
             user = order[:, rank : rank + 1]
@@ -161,13 +173,13 @@ def _descend_batched(problem: _Problem, options: Covariance) -> tuple[Tensor, Te
             largest = largest.maximum(step.abs() * gain)
         sweeps += running
         if sweep % 4 == 0:
-            running = running & (largest >= options.tolerance)
+            running = running & (largest >= tolerance)
             if not bool(running.any()):
                 break
     return power, sweeps
 
 
-def _flip_batched(problem: _Problem, active: Tensor) -> Tensor:
+def _flip_batched(problem: Problem, active: Tensor) -> Tensor:
     for _ in range(2 * active.shape[1]):
         precision, match = problem.precision_and_match(problem.gain * active)
         sign = 1.0 - 2.0 * active

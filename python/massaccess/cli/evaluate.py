@@ -194,7 +194,8 @@ def _found(row: dict[str, Any], level: float) -> dict[str, Any] | None:
 def _places(rows: list[dict[str, Any]]) -> dict[str, str]:
     """Column -> key of what tells the points apart."""
     several = len({row["activity"] for row in rows}) > 1
-    return {"SNR/dB": "snr_db", "pilots": "pilots", **({"activity": "activity"} if several else {})}
+    level = {"Tx/dBm": "tx_power_dbm"} if all(row.get("tx_power_dbm") is not None for row in rows) else {"SNR/dB": "snr_db"}
+    return {**level, "pilots": "pilots", **({"activity": "activity"} if several else {})}
 
 
 def _rate(row: dict[str, Any], name: str) -> str:

@@ -14,7 +14,7 @@ import torch
 from .. import __version__
 from ..core import Frame, Observation, SystemConfig
 from ..errors import ConfigError, MassaccessError, unknown
-from ..forward.channels import make_channel
+from ..forward.channels import PathLoss, make_channel
 from ..forward.noise import NOISE, with_estimated_noise
 from ..forward.simulate import Simulation
 from ..registry import check_frames, create, entry
@@ -36,7 +36,8 @@ class Campaign:
     are counted.
     ``steps`` tells iterative receivers that time is up after so many of their steps (0: never).
     ``noise="estimated"`` hides the noise variance: receivers get what `forward.noise` reads from the frames of each batch.
-    ``gains="unknown"`` hides the users' mean powers, where the channel model tells them: receivers take all users for equal.
+    ``gains="unknown"`` hides the users' mean powers, where the channel model tells them: receivers know the limits of the cell alone, and
+    those that make nothing of them take all users for equal.
     ``covariance`` names the channel model whose array covariance receivers are told, instead of the one that the channels are drawn from.
     """
 
@@ -111,7 +112,8 @@ def seen(campaign: Campaign, obs: Observation) -> Observation:
     """What the receivers of the campaign get to see of ``obs``, on their device."""
     obs = obs.to(campaign.where)
     if campaign.gains == "unknown" and obs.user_gain is not None:
-        obs = replace(obs, user_gain=None)
+        model = make_channel(campaign.points[0])
+        obs = replace(obs, user_gain=None, gain_range_db=model.gain_range_db if isinstance(model, PathLoss) else None)
     if campaign.covariance:
         obs = replace(obs, channel_cov=_covariance(campaign.covariance, campaign.points[0], campaign.where))
     return with_estimated_noise(obs) if campaign.noise == "estimated" else obs

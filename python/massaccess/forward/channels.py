@@ -115,6 +115,12 @@ class PathLoss:
         gain = torch.pow(10.0, -relative_db / 10) * (1 if self.absolute else 1 / self.mean_gain())
         return fading * gain.sqrt().unsqueeze(-1), gain
 
+    @property
+    def gain_range_db(self) -> tuple[float, float]:
+        """Gains [dB] of users on the edge and nearest to the array."""
+        shift = 0.0 if self.absolute else 10 * math.log10(self.mean_gain())
+        return -self.slope_db * math.log10(self.max_km) - shift, -self.slope_db * math.log10(self.min_km) - shift
+
     def mean_gain(self) -> float:
         """Mean power gain over the users, that of a user 1 km away being 1: distances have density k d^(k-1) / (max^k - min^k) on
         [min, max], with k = 2 over the area and 1 over the distance.

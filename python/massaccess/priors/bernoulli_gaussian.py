@@ -26,11 +26,9 @@ class BernoulliGaussian:
 
     def log_odds(self, x: Tensor, sigma: Tensor) -> Tensor:
         """log p(active | x) / p(silent | x), [...], for rows x [... M] = x0 + sigma CN(0, I)."""
-        noise = sigma.square()
-        total = self.power + noise
-        energy = x.abs().square().sum(-1)
+        energy = energy_of(x)
         prior = math.log(self.activity / (1 - self.activity)) if self.activity < 1 else math.inf
-        return energy * (1 / noise - 1 / total) - x.shape[-1] * torch.log(total / noise) + prior
+        return log_evidence(energy, self.power, sigma.square(), x.shape[-1]) + prior
 
     def moments(self, x: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
         """E[x0 | x] [... M] and Var[x0 | x] [...], the mean over the entries of a row."""
@@ -38,5 +36,17 @@ class BernoulliGaussian:
         shrink = self.power / (self.power + noise)
         awake = torch.sigmoid(self.log_odds(x, sigma))
         mean = (awake * shrink)[..., None] * x
-        energy = x.abs().square().mean(-1)
+        energy = energy_of(x) / x.shape[-1]
         return mean, awake * shrink * noise + awake * (1 - awake) * shrink.square() * energy
+
+
+def energy_of(x: Tensor) -> Tensor:
+    """Squared norm [...] of rows [... M]."""
+    parts = torch.view_as_real(x.resolve_conj()).flatten(-2) if x.is_complex() else x
+    return parts.square().sum(-1)
+
+
+def log_evidence(energy: Tensor, power: Tensor, noise_var: Tensor, antennas: int) -> Tensor:
+    """log p(x | active) / p(x | silent) for rows of squared norm ``energy``, of variance power + noise_var or of noise_var alone."""
+    total = power + noise_var
+    return energy * (1 / noise_var - 1 / total) - antennas * torch.log(total / noise_var)

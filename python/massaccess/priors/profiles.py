@@ -74,6 +74,14 @@ class AngularProfiles:
         weight = (self.weight[:, None] / len(scale)).expand(-1, len(scale)).flatten()
         return replace(self, weight=weight, power=(self.power[:, None] * scale[:, None]).flatten(0, 1))
 
+    def leveled(self, low_db: float, high_db: float) -> AngularProfiles:
+        """The same where users' gains are not known but lie between two limits [dB]: weighted as users evenly spread over the distance are
+        (loss of 36.7 dB per decade, 3GPP TR 38.901 and P3)."""
+        levels = torch.linspace(low_db, high_db, max(math.ceil((high_db - low_db) / LEVELS_DB), 0) + 1)
+        share = torch.softmax(-levels * (math.log(10) / 36.7), 0)
+        weight = (self.weight[:, None] * share).flatten()
+        return replace(self, weight=weight, power=(self.power[:, None] * (10 ** (levels / 10))[:, None]).flatten(0, 1))
+
     def merged(self, components: int) -> AngularProfiles:
         """At most ``components`` profiles: each joins its nearest of a few, in what is lost of a channel's likelihood (Itakura-Saito)."""
         if components >= len(self.weight):
