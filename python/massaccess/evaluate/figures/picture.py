@@ -7,11 +7,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from .definition import FALSE_ALARMS, MEASURES, Curve, PublishedFigure
+from .definition import FALSE_ALARMS, MEASURES, ROW, Curve, PublishedFigure
 
-LOGARITHMIC = ("ber", "aep", "p_md", "seconds_per_frame", "loss")
+LOGARITHMIC = ("ber", "ser_devices", "aep", "p_md", "seconds_per_frame", "multiplications", "loss")
 ENOUGH = 100  # errors, from which a rate's marker is filled
 MARKERS = "osv^D<>Ph*X"
+STYLES = ("-", "--", ":", "-.")
 OURS = {
     "jcedd": ("black", "-"),
     "iterative-lmmse-ep": ("dimgray", (0, (5, 2))),
@@ -19,6 +20,7 @@ OURS = {
     "covariance": ("dimgray", (0, (5, 2))),
     "onebit": ("black", "-"),
     "onebit-ep": ("black", "-."),
+    "noncoherent": ("black", "-"),
 }
 """The toolkit's defaults and the classical ones beside them: broad, and under the others, which they often coincide with."""
 
@@ -30,14 +32,33 @@ def draw(figure: PublishedFigure, result: Mapping[str, Any], path: Path) -> Path
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
+    if figure.x == ROW:
+        return _images(Figure(figsize=(1.5 * len(figure.curves) + 1, 8), layout="constrained"), figure, result, path)
     canvas = Figure(figsize=(max(6.2 * len(figure.y), 6.8), 6.4), layout="constrained")
     FigureCanvasAgg(canvas)
     panels = canvas.subplots(1, len(figure.y), squeeze=False)[0]
     for panel, measure in zip(panels, figure.y, strict=True):
         _panel(panel, figure, measure, result["results"])
-    counts = f"\nerror rates: filled from {ENOUGH} errors on; arrow: no error, 95 % limit" if {"ber", "aep", "p_md"} & {*figure.y} else ""
+    rates = {"ber", "ser_devices", "aep", "p_md"} & {*figure.y}
+    counts = f"\nerror rates: filled from {ENOUGH} errors on; arrow: no error, 95 % limit" if rates else ""
     head = f"{figure.paper} {figure.figure}: {figure.title}\n{result['mode']} run: {result['extent']}{counts}"
     canvas.suptitle(head, fontsize="small" if len(figure.y) > 1 else "x-small", wrap=True)
+    canvas.savefig(path, dpi=110)
+    return path
+
+
+def _images(canvas: Any, figure: PublishedFigure, result: Mapping[str, Any], path: Path) -> Path:
+    """One image a curve, rows from top to bottom, antennas from left to right; the largest entry is black."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    FigureCanvasAgg(canvas)
+    for panel, curve in zip(canvas.subplots(1, len(figure.curves)), figure.curves, strict=True):
+        values = [row["values"] for row in result["results"] if row["curve"] == curve.key]
+        panel.imshow(values, cmap="gray_r", vmin=0, vmax=1, aspect="auto", extent=(0, len(values[0]), len(values) + 0.5, 0.5))
+        panel.set_title(curve.label, fontsize="x-small")
+        panel.set_xticks([])
+        panel.tick_params(labelsize="x-small")
+    canvas.suptitle(f"{figure.paper} {figure.figure}: {figure.title}", fontsize="small", wrap=True)
     canvas.savefig(path, dpi=110)
     return path
 
@@ -46,7 +67,8 @@ def _panel(panel: Any, figure: PublishedFigure, measure: str, rows: Rows) -> Non
     for index, curve in enumerate(figure.curves):
         mine = [row for row in rows if row["curve"] == curve.key]
         if measure in figure.panels(curve):
-            _curve(panel, measure, sorted(mine, key=lambda row: row["x"] or 0), _look(index, curve))
+            look = _by_receiver(figure, curve) if figure.grouped else _look(index, curve)
+            _curve(panel, measure, sorted(mine, key=lambda row: row["x"] or 0), look)
     if measure in LOGARITHMIC:
         panel.set_yscale("log")
     if figure.x == FALSE_ALARMS:
@@ -64,6 +86,16 @@ def _look(index: int, curve: Curve) -> dict[str, Any]:
         style = (0, (1, 1)) if curve.system else ours[1]
         return {"color": ours[0], "linestyle": style, "linewidth": 3.0, "alpha": 0.6, "zorder": 1.5, **look}
     return {"color": f"C{index % 10}", "linestyle": "-" if index < 10 else "--", "linewidth": 1.3, **look}
+
+
+def _by_receiver(figure: PublishedFigure, curve: Curve) -> dict[str, Any]:
+    """One colour and marker for all curves of a receiver, whose lines differ."""
+    receivers = list(dict.fromkeys(one.receiver for one in figure.curves))
+    alike = [one.key for one in figure.curves if one.receiver == curve.receiver]
+    colour, marker = receivers.index(curve.receiver), MARKERS[receivers.index(curve.receiver) % len(MARKERS)]
+    ours = {"color": "black", "linewidth": 2.0} if curve.receiver in OURS else {"color": f"C{colour % 10}", "linewidth": 1.3}
+    style = STYLES[alike.index(curve.key) % len(STYLES)]
+    return {"marker": marker, "markerfacecolor": "none", "label": curve.label, "linestyle": style, **ours}
 
 
 def _curve(panel: Any, measure: str, rows: Rows, look: Mapping[str, Any]) -> None:
