@@ -61,8 +61,6 @@ def _panel(panel: Any, figure: PublishedFigure, measure: str, rows: Rows) -> Non
     if panel.get_legend_handles_labels()[0]:
         columns = 2 if figure.grouped or len(figure.y) > 1 else 1
         panel.legend(fontsize="x-small", loc="upper center", bbox_to_anchor=(0.5, -0.11), ncols=columns)
-            fontsize="x-small", loc="upper center", bbox_to_anchor=(0.5, -0.11), ncols=1 if len(figure.y) == 1 and not figure.grouped else 2
-        )
 
 
 def _look(index: int, curve: Curve) -> dict[str, Any]:
