@@ -256,6 +256,12 @@ RECEIVERS: dict[str, Entry] = {
         "P4 sections 1.4, 2.2, 2.3",
         draws=True,
     ),
+    "dl-mampnet": Entry(
+        "activity.dl_mampnet:DlMampNetReceiver",
+        "noncoherent",
+        "unfolded AMP with learned matrices, gains and thresholds; of one pilot book and one cell",
+        "P3 sections IV, V",
+    ),
     "perfect-data-ls": Entry(_DATA, "genie", "least squares, all symbols known", "bound", {"estimator": _LS}),
     "perfect-data-lmmse": Entry(_DATA, "genie", "LMMSE, all symbols known", "bound", {"estimator": _LMMSE}),
     "perfect-data-jcedd": Entry(

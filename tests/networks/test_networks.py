@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from massaccess.errors import ConfigError, ShapeError, UnknownNameError
-from massaccess.networks import DETECTORS, NETWORKS, build
+from massaccess.networks import DETECTORS, NETWORKS, NONCOHERENT, build
 from massaccess.networks.ncsnpp import Ncsnpp
 from massaccess.networks.refinenet import RefineNet
 from massaccess.rng import complex_normal, generator
@@ -66,7 +66,7 @@ def test_rows_do_not_see_one_another(generator):
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("name", sorted(set(NETWORKS) - {"angles", "mixture", *DETECTORS}))  # which are fitted, not trained
+@pytest.mark.parametrize("name", sorted(set(NETWORKS) - {"angles", "mixture", *DETECTORS, *NONCOHERENT}))  # which are fitted, not trained
 def test_mixed_precision_stays_close(name, generator):
     config = {"width": 16} if name == "refinenet" else {"rows": 8, "columns": 8}
     network = build(name, config)

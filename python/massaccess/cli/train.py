@@ -84,7 +84,12 @@ def command(
 
 
 def metrics_table(metrics: dict[str, Any]) -> Table:
-    """Denoising NMSE beside LMMSE, a column per SNR; of activity detectors: error probability, a column per pilot length."""
+    """Denoising NMSE beside LMMSE, a column per SNR; of activity detectors: error probability, a column per pilot length; of detectors of
+    sequences: symbol error rate."""
+    if "ser" in metrics:
+        shown = Table("SER of all users", "nobody", "log loss [nat a sequence]", "frames", box=SIMPLE)
+        shown.add_row(f"{metrics['ser']:.2e}", f"{metrics['prior_ser']:.2e}", f"{metrics['log_loss']:.4f}", str(metrics["frames"]))
+        return shown
     if "aep" in metrics:
         shown = Table("AEP at pilots", *(Column(str(length), justify="right") for length in metrics["pilots"]), box=SIMPLE)
         for name, row in metrics["aep"].items():

@@ -49,6 +49,8 @@ def list_weights(json_path: Path | None = None) -> None:
 def _quality(row: dict[str, Any]) -> tuple[str, str]:
     """Of a denoiser its NMSE at 10 dB beside that of LMMSE, of a detector its error probability beside that of "nobody"."""
     metrics = row["metrics"]
+    if "ser" in metrics:
+        return f"SER {metrics['ser']:.1e}, {row['pilots']['longest']} pilots", f"nobody {metrics['prior_ser']:.1e}"
     if "aep" not in metrics:
         ours, linear = (metrics[name][metrics["snr_db"].index(10)] for name in ("nmse_db", "lmmse_db"))
         return f"NMSE {ours:.2f} dB", f"LMMSE {linear:.2f} dB"
@@ -69,7 +71,7 @@ def show(name: str, json_path: Path | None) -> None:
     metrics = found.pop("metrics")
     for key, value in found.items():
         click.echo(f"{key:16}{value}")
-    if {"snr_db", "nmse_db", "lmmse_db"} <= set(metrics) or "aep" in metrics:
+    if {"snr_db", "nmse_db", "lmmse_db"} <= set(metrics) or {"aep", "ser"} & set(metrics):
         Console(width=max(Console().width, 110)).print(metrics_table(metrics))
 
 

@@ -3,7 +3,7 @@
 A network of channels takes antenna rows x [R M] complex and the noise variance [R] of each, and returns the posterior mean [R M] and the
 variance of every entry of its error in beams [R M], or ``None``. One of channel matrices takes x [R users antennas], any size.
 One of activity takes received pilots, pilots, noise variance and prior activity of frames (and rows and columns of the array), and returns
-log odds [B users] of being active.
+log odds [B users] of being active. One of sequences takes received pilots, pilots and noise variance, and returns log odds [B users Q].
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from ..errors import ConfigError, unknown
 
 NETWORKS = {
     "angles": "angles:Angles",
+    "dl-mampnet": "dl_mampnet:DlMampNet",
     "gate": "gate:GatedDenoiser",
     "mixture": "mixture:Mixture",
     "ncsnpp": "ncsnpp:Ncsnpp",
@@ -28,6 +29,8 @@ NETWORKS = {
 
 DETECTORS = ("unrolled-covariance", "vpl-audnet")
 """Those of activity."""
+NONCOHERENT = ("dl-mampnet",)
+"""Those that say who sent which of its sequences."""
 
 
 def build(name: str, config: Mapping[str, Any]) -> nn.Module:

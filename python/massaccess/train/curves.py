@@ -35,7 +35,8 @@ def _picture(path: Path, curves: dict[str, list[Any]], header: Header) -> None:
     name = next(name for name in MEASURES if name in curves)
     left.plot([one["step"] for one in curves[name]], [one[name] for one in curves[name]])
     left.set(xlabel="step", ylabel=MEASURES[name], title=f"{header.recipe}: {header.network}")
-    (_detection if "aep" in header.metrics else _denoising)(right, curves["validation"], header.metrics)
+    drawer = next((draw for name, draw in (("ser", _sequences), ("aep", _detection)) if name in header.metrics), _denoising)
+    drawer(right, curves["validation"], header.metrics)
     right.legend(fontsize="small", loc="upper left", bbox_to_anchor=(1.01, 1))
     figure.savefig(path, dpi=110)
 
@@ -56,3 +57,9 @@ def _detection(axes: Any, checks: list[dict[str, Any]], metrics: Mapping[str, An
             axes.plot(steps, [one["log_loss"][name][index] for one in checks], style, marker=".", label=f"{name}, {length} pilots")
     axes.axhline(metrics["prior_log_loss"], color="black", linestyle=":", label="knowing only how many")
     axes.set(xlabel="step", ylabel="log loss [nat a user]", yscale="log", title="held-out channels")
+
+
+def _sequences(axes: Any, checks: list[dict[str, Any]], metrics: Mapping[str, Any]) -> None:
+    axes.plot([one["step"] for one in checks], [one["ser"] for one in checks], marker=".", label="decisions of the network")
+    axes.axhline(metrics["prior_ser"], color="black", linestyle=":", label="nobody is active")
+    axes.set(xlabel="step", ylabel="symbol error rate of all users", yscale="log", title="held-out frames")

@@ -6,7 +6,7 @@ import copy
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -22,13 +22,17 @@ from .checkpoint import State
 from .curves import write_curves
 from .denoising import Denoising
 from .detecting import Detecting
+from .phases import phase_at
 from .recipe import Recipe
 from .results import header_of, result_of
+from .sequences import Sequences
 
 POINTS = 200  # of the loss curve
 LAST_RATE = 0.01  # of the cosine schedule, relative
 
 Progress = Callable[[int, float], None]
+TASKS: dict[str, Any] = {"activity": Detecting, "noncoherent": Sequences}
+"""Kind of recipe -> what is learned; `Denoising` for all others."""
 
 
 class Task(Protocol):
@@ -70,6 +74,8 @@ class Training:
             raise ConfigError(f"cannot write weights to {self.out}: pass a name that ends in .safetensors, in a folder that exists")
         if not self.time_limit_s > 0 or (self.by_clock and math.isinf(self.time_limit_s)):
             raise ConfigError(f"the time limit is {self.time_limit_s} s: pass seconds above 0 (a schedule by the clock needs one)")
+        if self.by_clock and self.recipe.optimiser.phases:
+            raise ConfigError(f"the phases of {self.recipe.name} are counted in steps: leave out --by-clock, or pass --steps")
 
     @property
     def checkpoint_path(self) -> Path:
@@ -158,7 +164,7 @@ def _fresh(recipe: Recipe, device: torch.device) -> tuple[State, Task]:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive(recipe.seed, "network"))
         network = build(recipe.network, recipe.network_config)
-    task: Task = (Detecting if recipe.kind == "activity" else Denoising).of(recipe, network, device)
+    task: Task = TASKS.get(recipe.kind, Denoising).of(recipe, network, device)
     network.train()
     settings = recipe.optimiser
     optimiser = torch.optim.AdamW(
@@ -170,6 +176,10 @@ def _fresh(recipe: Recipe, device: torch.device) -> tuple[State, Task]:
 def rate_at(recipe: Recipe, step: int, done: float) -> float:
     """Learning rate of step ``step``, when a share ``done`` of the training is over."""
     settings = recipe.optimiser
+    if settings.phases:
+        phase = phase_at(settings, step)
+        settings = replace(settings, rate=phase.rate, steps=phase.steps, phases=())
+        return rate_at(recipe.replace(optimiser=settings), step - phase.first, (step - phase.first) / phase.steps)
     rate = settings.rate * min(1.0, (step + 1) / max(settings.warmup, 1))
     if settings.schedule == "constant":
         return rate

@@ -14,8 +14,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ..core import SystemConfig
 from ..errors import ConfigError, unknown
-from ..networks import DETECTORS
+from ..networks import DETECTORS, NONCOHERENT
 from ..weights import KINDS
 
 FOLDER = Path(__file__).with_name("recipes")
@@ -74,6 +75,21 @@ class Frames:
 
 
 @dataclass(frozen=True)
+class Cell:
+    """Of kind "noncoherent": the one situation that a network is trained for, fields of SystemConfig, its pilot book and, with a
+    ``placement_seed``, its users' distances included. start: what the network takes for the users' mean powers at first: "devices", those
+    in so many first ``frames``, each user's own; "mean", the same for all, what frames are received with."""
+
+    system: Mapping[str, Any] = field(default_factory=dict)
+    start: str = "devices"
+    frames: int = 2048
+
+    @property
+    def config(self) -> SystemConfig:
+        return SystemConfig.from_dict(self.system)
+
+
+@dataclass(frozen=True)
 class Noise:
     """Noise levels sigma of training (total deviation of a complex entry). kind "log-uniform": between least and greatest; "log-normal":
     around ``centre_db`` (of sigma^2) with a standard deviation of ``spread_db``, cut at least and greatest.
@@ -95,7 +111,8 @@ class Optimiser:
     """AdamW and what goes with it. schedule: "constant", "cosine" (to 1 % of the rate at the last step) or "step" (a tenth after every
     ``decay`` steps), after ``warmup`` steps; ema: decay of the average that is validated and kept; clip: greatest gradient norm; nll: share
     of the Gaussian negative log-likelihood that trains an error head on the detached error; early: share of the loss of what an unrolled
-    detector says before its last stage; autocast: bfloat16 on CUDA; compile: torch.compile."""
+    detector says before its last stage; autocast: bfloat16 on CUDA; compile: torch.compile. phases: [share of the steps, rate] of each
+    phase of a network that is trained part by part, in place of ``rate``; warm-up and schedule are those of each phase."""
 
     steps: int = 10_000
     batch: int = 128
@@ -111,6 +128,7 @@ class Optimiser:
     early: float = 0.0
     autocast: bool = False
     compile: bool = False
+    phases: tuple[tuple[float, float], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -167,6 +185,7 @@ class Recipe:
     config: Mapping[str, Any] = field(default_factory=dict)
     noise: Noise = Noise()
     frames: Frames = Frames()
+    cell: Cell = Cell()
     policy: Policy = Policy()
     optimiser: Optimiser = Optimiser()
     em: Em = Em()
@@ -174,10 +193,11 @@ class Recipe:
 
     def __post_init__(self) -> None:
         _one_of("kind", self.kind, KINDS)
-        _require(
-            (self.kind == "activity") == (self.network in DETECTORS),
-            f"kind {self.kind!r} does not go with network {self.network!r}: 'activity' goes with {' or '.join(DETECTORS)}",
-        )
+        for kind, networks in (("activity", DETECTORS), ("noncoherent", NONCOHERENT)):
+            _require(
+                (self.kind == kind) == (self.network in networks),
+                f"kind {self.kind!r} does not go with network {self.network!r}: {kind!r} goes with {' or '.join(networks)}",
+            )
         _one_of("kind of noise levels", self.noise.kind, ("log-uniform", "log-normal"))
         _one_of("weighting", self.noise.weighting, ("dsm", "relative"))
         _one_of("schedule", self.optimiser.schedule, ("constant", "cosine", "step"))
@@ -191,7 +211,7 @@ class Recipe:
             _require(value >= 1, f"{what} is {value}: pass 1 or more")
         _require(self.validation.every >= 1, f"validation.every is {self.validation.every}: pass steps, 1 or more")
         _require(0 < self.noise.least < self.noise.greatest, "noise levels: pass 0 < least < greatest")
-        _require(len(self.data.sources) > 0, "the recipe has no [[data.sources]]: name one channel or more")
+        _require(len(self.data.sources) > 0 or self.kind == "noncoherent", "the recipe has no [[data.sources]]: name one channel or more")
         _require(all(source.weight > 0 for source in self.data.sources), "weights of sources are shares: pass numbers above 0")
         _require(
             (self.kind == "matrix") == bool(self.data.sizes), "data.sizes: pass [users, antennas] pairs for kind matrix, otherwise none"
@@ -202,6 +222,10 @@ class Recipe:
         _require(self.optimiser.decay >= 1, f"optimiser.decay is {self.optimiser.decay}: pass steps, 1 or more")
         if self.kind == "activity":
             _check_frames(self)
+        if self.kind == "noncoherent":
+            _check_cell(self)
+        rates = all(len(one) == 2 and min(one) > 0 for one in self.optimiser.phases)
+        _require(rates, "optimiser.phases: pass [share of the steps, rate] pairs above 0")
         _require(self.em.channels >= 0, f"em.channels is {self.em.channels}: pass 1 or more, or 0 for all of the bank")
         _require(
             not self.fitted or (self.kind == "channel" and not self.policy.rows),
@@ -221,6 +245,9 @@ class Recipe:
     @property
     def network_config(self) -> dict[str, Any]:
         """All constructor arguments of the network."""
+        if self.kind == "noncoherent":
+            cell = self.cell.config
+            return {name: getattr(cell, name) for name in ("users", "sequences", "pilot_len", "antennas")} | dict(self.config)
         array = {"rows": self.rows, "columns": self.columns} if self.kind == "channel" else {}
         return {**array, **self.config}
 
@@ -233,7 +260,9 @@ class Recipe:
         return dataclasses.replace(self, **changes)
 
     def with_bank(self, path: str) -> Recipe:
-        """A copy whose first source is the bank at ``path``."""
+        """A copy whose first source, or cell, is the bank at ``path``."""
+        if self.kind == "noncoherent":
+            return self.replace(cell=dataclasses.replace(self.cell, system={**self.cell.system, "channel": path}))
         first = dataclasses.replace(self.data.sources[0], channel=path)
         return self.replace(data=dataclasses.replace(self.data, sources=(first, *self.data.sources[1:])))
 
@@ -278,6 +307,8 @@ def from_dict(values: Mapping[str, Any]) -> Recipe:
     for table, kind in _TABLES.items():
         if table in values:
             values[table] = _fields(kind, values[table], table)
+    if values.get("kind") == "noncoherent":
+        values.setdefault("data", Data(()))
     for needed in ("network", "data"):
         _require(needed in values, f"the recipe has no {needed}: see those that ship for an example")
     made: Recipe = _fields(Recipe, values, "recipe")
@@ -298,6 +329,14 @@ def _check_frames(recipe: Recipe) -> None:
     _require(frames.book == "redrawn" or longest <= frames.longest, f"validation.pilots of {longest}: the fixed book ends before")
 
 
+def _check_cell(recipe: Recipe) -> None:
+    cell = recipe.cell.config
+    _one_of("start of a cell", recipe.cell.start, ("devices", "mean"))
+    _require(recipe.cell.frames >= 1, f"cell.frames is {recipe.cell.frames}: pass 1 or more")
+    _require(cell.data_len == 0 and cell.adc_bits is None, "cell.system: pass data_len=0, and no adc_bits")
+    _require(not recipe.data.sources, "a cell has one channel, cell.system.channel: leave out [[data.sources]]")
+
+
 def _data(values: Mapping[str, Any]) -> Data:
     values = dict(values)
     values["sources"] = tuple(_fields(Source, one, "data.sources") for one in values.get("sources", ()))
@@ -316,6 +355,8 @@ def _fields(kind: Any, values: Any, where: str) -> Any:
             raise ConfigError(f"{name} of {where} is {value!r}: pass a value like {default!r}")
     if kind is Data:
         return _data(values)
+    if kind is Optimiser and "phases" in values:
+        values = {**values, "phases": [(float(share), float(rate)) for share, rate in values["phases"]]}
     if kind is Frames and "arrays" in values:
         values = {**values, "arrays": [(int(rows), int(columns)) for rows, columns in values["arrays"]]}
     return kind(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
@@ -331,4 +372,13 @@ def _require(condition: bool, message: str) -> None:
         raise ConfigError(message)
 
 
-_TABLES = {"data": Data, "noise": Noise, "frames": Frames, "policy": Policy, "optimiser": Optimiser, "em": Em, "validation": Validation}
+_TABLES = {
+    "data": Data,
+    "noise": Noise,
+    "frames": Frames,
+    "cell": Cell,
+    "policy": Policy,
+    "optimiser": Optimiser,
+    "em": Em,
+    "validation": Validation,
+}

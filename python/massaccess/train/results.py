@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..forward.pilots import book_id, book_of
 from ..weights import Header
 from .recipe import Recipe
 
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
 def header_of(recipe: Recipe, metrics: dict[str, Any]) -> Header:
     """The header of weights that ``recipe`` made."""
     rows = recipe.kind == "channel"
+    if recipe.kind == "noncoherent":
+        return _of_a_cell(recipe, metrics)
     if recipe.kind == "activity":
         metrics = {**metrics, "channels": [Path(one.channel).name for one in recipe.data.sources]}
     return Header(
@@ -28,6 +31,23 @@ def header_of(recipe: Recipe, metrics: dict[str, Any]) -> Header:
         recipe.seed,
         metrics,
         pilots=recipe.frames.knows if recipe.kind == "activity" else {},
+    )
+
+
+def _of_a_cell(recipe: Recipe, metrics: dict[str, Any]) -> Header:
+    cell = recipe.cell.config
+    channel = Path(cell.channel).name
+    columns, length = cell.users * cell.sequences, cell.pilot_len
+    book = {"book": "fixed", "kind": cell.pilot_kind, "seed": cell.pilot_seed, "users": columns, "energy": cell.pilot_energy}
+    return Header(
+        recipe.network,
+        recipe.network_config,
+        recipe.kind,
+        channel=channel,
+        recipe=recipe.name,
+        seed=recipe.seed,
+        metrics={**metrics, "system": cell.to_dict()},
+        pilots={**book, "id": book_id(book_of(cell)), "shortest": length, "longest": length},
     )
 
 

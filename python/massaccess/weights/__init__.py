@@ -20,6 +20,7 @@ from torch.utils.weak import WeakTensorKeyDictionary
 
 from ..core import ChannelPrior, Observation, Prior
 from ..errors import ConfigError, MassaccessWarning, ShapeError
+from ..forward.pilots import book_id
 from ..networks.refinenet import SMALLEST
 from ..priors.beams import Beams
 from ..priors.bernoulli_gaussian import BernoulliGaussian
@@ -42,6 +43,7 @@ __all__ = [
     "choose_activity",
     "choose_matrix",
     "choose_profiles",
+    "choose_sequences",
     "covariance_distance",
     "explain",
     "load",
@@ -52,7 +54,12 @@ __all__ = [
     "warn_unless_fit",
 ]
 
-WORDS = {"channel": "a prior of single rows", "matrix": "a prior of whole matrices", "activity": "an activity detector"}
+WORDS = {
+    "channel": "a prior of single rows",
+    "matrix": "a prior of whole matrices",
+    "activity": "an activity detector",
+    "noncoherent": "a detector of sequences",
+}
 """Kind of weights -> what they are."""
 LARGEST_DISTANCE = 0.3
 """Of an array covariance from the one that weights were trained with, as `covariance_distance` measures it, for them to fit."""
@@ -127,6 +134,48 @@ def choose_activity(name: str, network: str, *, index: Path = INDEX) -> Trained:
     if (theirs := trained.header.network) != network:
         raise ConfigError(f"weights {name} are of the network {theirs}: use the receiver of that name, or weights of {network}")
     return trained
+
+
+def choose_sequences(name: str, network: str, obs: Observation, *, index: Path = INDEX, **config: object) -> Trained:
+    """The detector of sequences called ``name``, whose network is ``network``, for the sizes of ``obs``.
+
+    "auto": the first that ships with these sizes, this pilot book and the constructor arguments ``config``. A name of `available`, or a
+    weights file: that one (UnknownNameError, FormatError). ConfigError when there is none such, or when it is another detector.
+    """
+    if name == "auto":
+        book = book_id(obs.pilots)
+        shipped = [one for one in (load(one, index=index) for one in available(index)) if one.header.network == network]
+        fitting = (one for one in shipped if one.header.pilots["id"] == book and _is_for(one, obs))
+        found = next((one for one in fitting if config.items() <= one.header.config.items()), None)
+        if found is None:
+            raise ConfigError(
+                f"no weights of {network} ship for this cell ({_sizes(obs)}, pilot book {book}): pass weights=FILE.safetensors, made by "
+                f"`massaccess train` for it; those that ship: {', '.join(_told(one) for one in shipped) or 'none'}"
+            )
+        return found
+    trained = load(name, index=index)
+    if (trained.header.kind, trained.header.network) != ("noncoherent", network):
+        raise ConfigError(f"weights {name} are {WORDS[trained.header.kind]} ({trained.header.network}): choose weights of {network}")
+    if not _is_for(trained, obs):
+        raise ConfigError(f"weights {name} are for {_told(trained)}, not for {_sizes(obs)}: pass weights that were trained for this cell")
+    return trained
+
+
+def _is_for(trained: Trained, obs: Observation) -> bool:
+    sizes = {name: trained.header.config[name] for name in ("users", "sequences", "pilot_len", "antennas")}
+    return all(getattr(obs, name) == size for name, size in sizes.items())
+
+
+def _sizes(obs: Observation) -> str:
+    return f"{obs.users} users, {obs.sequences} sequences each, {obs.pilot_len} pilots, {obs.antennas} antennas"
+
+
+def _told(trained: Trained) -> str:
+    sizes = trained.header.config
+    return (
+        f"{sizes['users']} users, {sizes['sequences']} sequences each, {sizes['pilot_len']} pilots, {sizes['antennas']} antennas, "
+        f"book {trained.header.pilots['id']}"
+    )
 
 
 def explain(name: str, obs: Observation, *, index: Path = INDEX) -> str:

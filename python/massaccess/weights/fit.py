@@ -38,7 +38,8 @@ def fit(
 
     "auto" that finds nothing is the closed form, with the reason as a note. Weights by name must fit the covariance, where one is known;
     a file is taken whatever the covariance, with a note. ``kind`` "matrix": a prior of whole matrices, for any array; "activity": a
-    detector, whose network is ``network``, for any array; "profiles": angular profiles.
+    detector, whose network is ``network``, for any array; "noncoherent": one of sequences, which checks its sizes itself; "profiles":
+    angular profiles.
     Raises UnknownNameError, ConfigError, FormatError (the file is missing, damaged or foreign, the channel another) and ShapeError (the
     array another).
     """
@@ -47,6 +48,8 @@ def fit(
     if kind == "activity":
         found = choose_activity(name, network, index=index)
         return Fit(_shown(name, found, index), found.sha256[:HASH_DIGITS])
+    if kind == "noncoherent":  # "auto" asks for the pilot book too, which the first frame brings
+        return Fit(name) if name == "auto" else _of_a_file(name, index)
     networks = PROFILES if kind == "profiles" else ()
     trained, reason = _select(name, _empty(rows * columns, covariance), index, networks)
     if trained is None:
@@ -83,6 +86,10 @@ def _note(name: str, away: float, index: Path) -> str:
 def _of_matrices(name: str, index: Path) -> Fit:
     if name in ("auto", "bernoulli-gaussian"):
         return Fit("bernoulli-gaussian")
+    return _of_a_file(name, index)
+
+
+def _of_a_file(name: str, index: Path) -> Fit:
     trained = load(name, index=index)
     return Fit(_shown(name, trained, index), trained.sha256[:HASH_DIGITS])
 

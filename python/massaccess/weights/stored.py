@@ -26,11 +26,11 @@ from torch import Tensor, nn
 
 from .. import __version__
 from ..errors import ConfigError, FormatError, MassaccessError, NotFiniteError, ShapeError
-from ..networks import DETECTORS, NETWORKS, build
+from ..networks import DETECTORS, NETWORKS, NONCOHERENT, build
 
 FORMAT = "massaccess-weights/1"
-KINDS = ("channel", "matrix", "activity")
-"""A prior of antenna rows; a prior of whole matrices [users antennas]; an activity detector."""
+KINDS = ("channel", "matrix", "activity", "noncoherent")
+"""A prior of antenna rows; a prior of whole matrices [users antennas]; an activity detector; a detector of index-modulated sequences."""
 PREFIX = "network."
 MOST_USERS = 65_536  # of a book that a weights file names
 
@@ -42,8 +42,9 @@ class Header:
     network: key of `networks.NETWORKS`; config: its constructor arguments; kind: one of `KINDS`; rows, columns: the array (0 for other
     kinds than "channel": any); channel: what it was trained on; recipe, seed: how; metrics: how well, on held-out training channels
     (``snr_db``, ``nmse_db``, ``lmmse_db``: denoising in white noise; of kind "activity": ``pilots``, ``aep`` and ``log_loss`` by channel;
-    ``device``: where); pilots: of kind "activity", ``book`` "redrawn" (any will do) or "fixed" (that of ``kind``, ``seed``, ``users``), the
-    ``shortest`` and ``longest`` that it was trained with; created_with: version of this package.
+    of kind "noncoherent": ``ser`` and ``log_loss`` in the cell ``system``; ``device``: where); pilots: of detectors, ``book`` "redrawn"
+    (any will do) or "fixed" (that of ``kind``, ``seed``, ``users``), the ``shortest`` and ``longest`` that it was trained with, of kind
+    "noncoherent" also ``energy`` and ``id`` of the book; created_with: version of this package.
     """
 
     network: str
@@ -64,8 +65,9 @@ class Header:
             raise FormatError(f"format is {self.format!r:.40}, not {FORMAT}: take a version of massaccess that knows it, or train again")
         if self.network not in NETWORKS or self.kind not in KINDS:
             raise FormatError(f"network {self.network!r:.40} of kind {self.kind!r:.40} is unknown here: a newer version may know it")
-        if (self.kind == "activity") != (self.network in DETECTORS):
-            raise FormatError(f"network {self.network!r} is none of kind {self.kind!r}: train again")
+        for kind, networks in (("activity", DETECTORS), ("noncoherent", NONCOHERENT)):
+            if (self.kind == kind) != (self.network in networks):
+                raise FormatError(f"network {self.network!r} is none of kind {self.kind!r}: train again")
         whole = all(isinstance(value, int) and 0 <= value <= 4096 for value in (self.rows, self.columns))
         if not whole or (self.kind == "channel") != (self.rows * self.columns > 0):
             raise FormatError(
@@ -74,7 +76,7 @@ class Header:
             )
         if not all(isinstance(one, Mapping) for one in (self.config, self.metrics, self.pilots)):
             raise FormatError("config, metrics and pilots of the header are no JSON objects: train again")
-        if (self.kind == "activity") != _names_a_book(self.pilots):
+        if (self.kind in ("activity", "noncoherent")) != _names_a_book(self.pilots):
             raise FormatError(f"the header of kind {self.kind!r} says {dict(self.pilots)!s:.80} of pilots: train again")
 
     @property

@@ -5,9 +5,10 @@
                                          (users / noise_var), "steps" (time is up after so many
                                          steps of a receiver; where it has options n_x and n_update, of its channel sampler), "step"
                                          (of a training), "p_fa" (rates of false alarms, any of `roc.LEVELS`: one run a curve, over
-                                         its thresholds), or the name of an option of the receivers
+                                         its thresholds), "row" (inside a network, in one frame: see `inside`), or the name of an option
+                                         of the receivers
     y                                    one panel each: measures of `metrics`, "accuracy" (1 - aep), "multiplications" (of
-                                         `operations`), or "loss"
+                                         `operations`), "loss", or "strength"
     [system]                             SystemConfig, without x
     [quick], [full]                      points, frames, slow_frames, batch, books (pilot books that share the frames); note: what was
                                          cut down
@@ -41,7 +42,8 @@ from ..roc import LEVELS
 
 FOLDER = Path(__file__).resolve().parent
 FIELDS = tuple(item.name for item in dataclasses.fields(SystemConfig))
-SNR_USERS, STEPS, TRAINING, FALSE_ALARMS, ANTENNAS = "snr_users_db", "steps", "step", "p_fa", "antennas"
+SNR_USERS, STEPS, TRAINING, FALSE_ALARMS = "snr_users_db", "steps", "step", "p_fa"
+ANTENNAS, ROW = "antennas", "row"
 MEASURES = {
     "nmse_db": "NMSE [dB]",
     "nmse_rows_db": "NMSE, antennas' rows normalised [dB]",
@@ -54,6 +56,8 @@ MEASURES = {
     "seconds_per_frame": "time per frame [s]",
     "multiplications": "real multiplications per frame",
     "loss": "training loss",
+    "strength": "magnitude, relative to the largest",
+    "wrong": "wrong decisions",
 }
 AXES = {
     "snr_db": "received SNR [dB]",
@@ -62,6 +66,7 @@ AXES = {
     "data_len": "data symbols",
     STEPS: "steps until the receiver is stopped",
     TRAINING: "training step",
+    ROW: "row",
     "n_h": "channel sampling steps",
     "activity": "probability that a user is active",
     "active_users": "active users",

@@ -17,8 +17,9 @@ from ...errors import ConfigError, FormatError
 from ...registry import GENIE_ACTIVITY, RECEIVERS, create
 from ..montecarlo import Campaign, evaluate
 from ..operations import multiplications
+from . import inside
 from .claims import judge
-from .definition import ANTENNAS, FALSE_ALARMS, FIELDS, SNR_USERS, STEPS, TRAINING, Curve, PublishedFigure, Settings, load, names
+from .definition import ANTENNAS, FALSE_ALARMS, FIELDS, ROW, SNR_USERS, STEPS, TRAINING, Curve, PublishedFigure, Settings, load, names
 
 NEWER = frozenset(
     ("adc_offset", "adc_dither", "tx_power_dbm", "noise_figure_db", "bandwidth_hz", "pilot_energy", "index_bits", "placement_seed")
@@ -111,6 +112,11 @@ def run(
     """
     if figure.x == TRAINING:
         raise ConfigError(f"{figure.id} shows a training: run `massaccess train`, and pass its curves with --curves FILE")
+    if figure.x == ROW:
+        shown = document(figure, extent, inside.rows(figure, seed=extent.seed))
+        if path is not None:
+            write(path, shown)
+        return shown
     todo = jobs(figure, extent)
     known = _known(path, figure) if path is not None and resume else {}
     rows: list[dict[str, Any]] = []
@@ -150,7 +156,7 @@ def _extent(figure: PublishedFigure, extent: Extent) -> str:
     fewer = "" if extent.full or extent.frames else "".join(f", {one.quick_frames} for {one.key}" for one in _special(figure, extent))
     count, books = extent.frames or settings.frames, min(extent.books or settings.books, extent.frames or settings.frames)
     shared = f" of {books} pilot books" if books > 1 else ""
-    frames = "" if figure.x == TRAINING else f"{count} frames a point{shared}{slow}{fewer}"
+    frames = "" if figure.x in (TRAINING, ROW) else f"{count} frames a point{shared}{slow}{fewer}"
     return "; ".join(part for part in (frames, settings.note) if part)
 
 
@@ -292,7 +298,8 @@ def check_receivers(figure: PublishedFigure) -> list[str]:
     """What the registry does not know of a figure's receivers and options, one sentence each."""
     told = []
     for curve in figure.curves if figure.x != TRAINING else ():
-        option = {figure.x: 10} if figure.x not in (*FIELDS, SNR_USERS, STEPS, FALSE_ALARMS, ANTENNAS) and not curve.flat else {}
+        axes = (*FIELDS, SNR_USERS, STEPS, FALSE_ALARMS, ANTENNAS, ROW)
+        option = {figure.x: 10} if figure.x not in axes and not curve.flat else {}
         for full in (False, True):
             try:
                 create(curve.receiver, **{**curve.chosen(full=full), **option})

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from .definition import FALSE_ALARMS, MEASURES, Curve, PublishedFigure
+from .definition import FALSE_ALARMS, MEASURES, ROW, Curve, PublishedFigure
 
 LOGARITHMIC = ("ber", "ser_devices", "aep", "p_md", "seconds_per_frame", "multiplications", "loss")
 ENOUGH = 100  # errors, from which a rate's marker is filled
@@ -32,6 +32,8 @@ def draw(figure: PublishedFigure, result: Mapping[str, Any], path: Path) -> Path
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
+    if figure.x == ROW:
+        return _images(Figure(figsize=(1.5 * len(figure.curves) + 1, 8), layout="constrained"), figure, result, path)
     size = (8.6 * len(figure.y), 7.8) if figure.grouped else (max(6.2 * len(figure.y), 6.8), 6.4)
     canvas = Figure(figsize=size, layout="constrained")
     FigureCanvasAgg(canvas)
@@ -42,6 +44,22 @@ def draw(figure: PublishedFigure, result: Mapping[str, Any], path: Path) -> Path
     counts = f"\nerror rates: filled from {ENOUGH} errors on; arrow: no error, 95 % limit" if rates else ""
     head = f"{figure.paper} {figure.figure}: {figure.title}\n{result['mode']} run: {result['extent']}{counts}"
     canvas.suptitle(head, fontsize="small" if len(figure.y) > 1 else "x-small", wrap=True)
+    canvas.savefig(path, dpi=110)
+    return path
+
+
+def _images(canvas: Any, figure: PublishedFigure, result: Mapping[str, Any], path: Path) -> Path:
+    """One image a curve, rows from top to bottom, antennas from left to right; the largest entry is black."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    FigureCanvasAgg(canvas)
+    for panel, curve in zip(canvas.subplots(1, len(figure.curves)), figure.curves, strict=True):
+        values = [row["values"] for row in result["results"] if row["curve"] == curve.key]
+        panel.imshow(values, cmap="gray_r", vmin=0, vmax=1, aspect="auto", extent=(0, len(values[0]), len(values) + 0.5, 0.5))
+        panel.set_title(curve.label, fontsize="x-small")
+        panel.set_xticks([])
+        panel.tick_params(labelsize="x-small")
+    canvas.suptitle(f"{figure.paper} {figure.figure}: {figure.title}", fontsize="small", wrap=True)
     canvas.savefig(path, dpi=110)
     return path
 
