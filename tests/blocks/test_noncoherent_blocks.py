@@ -18,6 +18,7 @@ from gnuradio.massaccess._base import BlockFailure
 from massaccess import SystemConfig
 from massaccess.errors import ConfigError, UnknownNameError
 from massaccess.evaluate.metrics import Tally
+from massaccess.evaluate.montecarlo import Campaign, evaluate
 from massaccess.forward.index_modulation import gather, llrs, spread, to_bits
 from massaccess.forward.simulate import Simulation
 from massaccess.link.archive import results
@@ -102,6 +103,19 @@ def test_stream_and_library_count_the_same_errors(changes):
     assert errors(summary) == errors(library(config, 40))
     assert summary["ser_devices_errors"] > 0
     assert tb.meter.errors_by_user().sum() == summary["ser_devices_errors"]
+
+
+@pytest.mark.parametrize("tx_power_dbm", [3.0, 40.0])
+def test_the_default_counts_what_an_evaluation_counts(tx_power_dbm):
+    """Log odds of near devices are millions, and still tell their sequences apart."""
+    config = CELL.replace(users=24, pilot_len=12, placement_seed=3, tx_power_dbm=tx_power_dbm)
+    tb = uplink(config, "", frames=64)
+    massaccess.run(tb)
+    assert tb.receiver.stats()["receiver"] == "noncoherent"
+    (evaluated,) = evaluate(Campaign((config,), ("noncoherent",), frames=64, seed=5))["results"]
+    found = errors(tb.meter.summary())
+    assert found == {name: evaluated[name] for name in found}
+    assert (found["ser_devices_errors"] > 0) == (tx_power_dbm < 10)
 
 
 def test_answers_come_as_streams_and_as_messages():

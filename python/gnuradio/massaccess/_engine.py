@@ -9,7 +9,7 @@ import numpy as np
 from ._queue import ESTIMATE, Entry, Side
 
 WARM_UP_STEPS = 32
-MOST = 1e6  # log odds beyond it say nothing more, and differences of infinities are none
+MOST = 1e30  # log odds of strong devices are millions: this only keeps differences of infinities finite
 BLOCKS = {  # which block is for receivers of other kinds
     "activity": "only detects activity: use the block activity_detector",
     "noncoherent": "is for frames without data: use the block noncoherent_receiver",
