@@ -11,24 +11,13 @@ import torch
 
 from massaccess.activity.index_amp import IndexAmp
 from massaccess.core import SystemConfig
+from massaccess.evaluate.figures.definition import load
 from massaccess.evaluate.metrics import Tally
 from massaccess.evaluate.state_evolution import state_evolution
 from massaccess.forward.simulate import Simulation
 from massaccess.rng import generator
 
-CELL = SystemConfig(
-    users=100,
-    rows=4,
-    columns=4,
-    pilot_len=40,
-    data_len=0,
-    index_bits=1,
-    pilot_kind="gaussian",
-    pilot_energy="sequence",
-    channel="pathloss-uniform",
-    power_control=False,
-    snr_convention="link-budget",
-)
+CELL = SystemConfig.from_dict(load("p3-fig7").system).replace(placement_seed=None)
 SYMBOLS = (20, 30, 40, 60, 80, 100)
 FRAMES = {1: 512, 10: 24}  # by how much larger than the paper's cell
 BATCH = {1: 64, 10: 8}
