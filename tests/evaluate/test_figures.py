@@ -234,6 +234,8 @@ def test_equal_work_is_taken_over_by_whatever_name(tmp_path: Path, monkeypatch) 
         return [{"curve": job.curve.key, "label": job.curve.label, "x": job.x, "job": job.fingerprint, "ser_devices": 0.1}]
 
     monkeypatch.setattr(experiment, "_rows", measure)
+    (tmp_path / "p0-fig4.json").write_text('{"figure": "p0-fig4", "results": [{"curve": "loss", "x": 1, "loss": 0.1}]}')
+    (tmp_path / "p1-fig10.json").write_text("{")
     figures = [load(name) for name in ("p3-fig7", "p3-fig8")]
     extents = [Extent(device="cpu", frames=4, points=(x,), only=("noncoherent-covariance",)) for x in (40, 16)]
     results = [run(*one, path=tmp_path / f"{one[0].id}.json", resume=True)["results"] for one in zip(figures, extents, strict=True)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import math
@@ -274,11 +275,12 @@ def _rows(job: Job) -> list[dict[str, Any]]:
 
 
 def _known(path: Path, figure: PublishedFigure) -> dict[str, list[dict[str, Any]]]:
-    """The finished points by fingerprint: those of figures in the same folder, and of the figure's own file."""
-    beside = [load(name) for name in names() if name != figure.id and path.with_name(f"{name}.json").exists()]
+    """The finished points by fingerprint: those of figures in the same folder, as far as they can be read, and of the figure's own file."""
     found: dict[str, list[dict[str, Any]]] = {}
-    for other in beside:
-        found |= _finished(path.with_name(f"{other.id}.json"), other)
+    for name in names():
+        beside = path.with_name(f"{name}.json")
+        with contextlib.suppress(FormatError):
+            found |= _finished(beside, load(name)) if name != figure.id else {}
     return found | _finished(path, figure)
 
 
@@ -296,9 +298,10 @@ def _finished(path: Path, figure: PublishedFigure) -> dict[str, list[dict[str, A
         stored = json.loads(path.read_text("utf-8"))
         if stored["figure"] != figure.id:
             raise FormatError(f"{path} holds {stored['figure']}, not {figure.id}: choose another folder")
-        first = {row["job"]: row["curve"] for row in reversed(stored["results"])}
+        jobs_done = [row for row in stored["results"] if "job" in row]  # those of a training, or of one frame, have none
+        first = {row["job"]: row["curve"] for row in reversed(jobs_done)}
         found: dict[str, list[dict[str, Any]]] = {}
-        for row in stored["results"]:
+        for row in jobs_done:
             if row["curve"] == first[row["job"]]:  # curves of equal work tell the same rows
                 found.setdefault(row["job"], []).append(row)
         return found
