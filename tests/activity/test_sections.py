@@ -113,10 +113,12 @@ def test_compiled_and_tensor_sweeps_agree(situation: str, index_bits: int) -> No
     problem = Problem.of(obs, profiles.leveled(0.0, 47.8) if situation == "unknown" else profiles, options)
     assert (problem.looks == 0) == (situation in ("uma", "kronecker"))
     compiled, batched = sections._compiled(problem), sections._batched(problem)
-    assert int(compiled[2].max()) > 7  # some frames were sampled
-    assert torch.equal(compiled[2], batched[2])
-    torch.testing.assert_close(batched[0], compiled[0], rtol=1e-4, atol=1e-4)
-    torch.testing.assert_close(batched[1], compiled[1], rtol=1e-4, atol=1e-4)
+    assert int(compiled.sweeps.max()) > 7  # some frames were sampled
+    assert torch.equal(compiled.sweeps, batched.sweeps)
+    assert compiled.level_mass.shape == (5, 12, 21 if situation == "unknown" else 1)
+    for name in ("odds", "power", "level_mass", "silence"):
+        torch.testing.assert_close(getattr(batched, name), getattr(compiled, name), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(compiled.silence + compiled.level_mass.sum(2), torch.ones(5, 12, dtype=torch.float64))
 
 
 @pytest.mark.parametrize("gains", ["known", "unknown"])

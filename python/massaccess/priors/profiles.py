@@ -19,6 +19,13 @@ FLAT = 0.27  # of the foreign channels' weight, that has no structure
 WIDTH, BESIDE = 0.8, 0.02  # of the others: deviation in columns' beams, and power beside
 
 
+def gain_levels(low_db: float, high_db: float) -> tuple[Tensor, Tensor]:
+    """Levels [G] dB that stand for an unknown gain between two limits, and their probabilities [G]: those of users evenly spread over the
+    distance (loss of 36.7 dB per decade, 3GPP TR 38.901 and P3)."""
+    levels = torch.linspace(low_db, high_db, max(math.ceil((high_db - low_db) / LEVELS_DB), 0) + 1)
+    return levels, torch.softmax(-levels * (math.log(10) / 36.7), 0)
+
+
 @dataclass(frozen=True, eq=False)
 class AngularProfiles:
     """Rows h^T turn into beams with ``basis`` [M M] (``None``: the antennas themselves); there their entries are independent,
@@ -75,10 +82,8 @@ class AngularProfiles:
         return replace(self, weight=weight, power=(self.power[:, None] * scale[:, None]).flatten(0, 1))
 
     def leveled(self, low_db: float, high_db: float) -> AngularProfiles:
-        """The same where users' gains are not known but lie between two limits [dB]: weighted as users evenly spread over the distance are
-        (loss of 36.7 dB per decade, 3GPP TR 38.901 and P3)."""
-        levels = torch.linspace(low_db, high_db, max(math.ceil((high_db - low_db) / LEVELS_DB), 0) + 1)
-        share = torch.softmax(-levels * (math.log(10) / 36.7), 0)
+        """The same where users' gains are not known but lie between two limits [dB]: each profile at every one of the `gain_levels`."""
+        levels, share = gain_levels(low_db, high_db)
         weight = (self.weight[:, None] * share).flatten()
         return replace(self, weight=weight, power=(self.power[:, None] * (10 ** (levels / 10))[:, None]).flatten(0, 1))
 
