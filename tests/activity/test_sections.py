@@ -9,9 +9,10 @@ import math
 import pytest
 import torch
 
-from massaccess.activity import sections
 from massaccess.activity.index_covariance import IndexCovariance
-from massaccess.activity.sections import Problem, SectionCovariance
+from massaccess.activity.section_problem import Problem
+from massaccess.activity.section_tensors import batched
+from massaccess.activity.sections import SectionCovariance, compiled
 from massaccess.core import Estimate, Frame, Observation, SystemConfig
 from massaccess.errors import ConfigError
 from massaccess.evaluate.metrics import Tally
@@ -109,17 +110,17 @@ def test_compiled_and_tensor_sweeps_agree(situation: str, index_bits: int) -> No
     _, obs = Simulation(config.replace(index_bits=index_bits, users=12), 4).frames(0, 5)
     if situation == "unknown":
         obs = dataclasses.replace(obs, user_gain=None, gain_range_db=(0.0, 47.8))
-    options = SectionCovariance(sweeps=7, certain=30.0)
     profiles = choose_profiles("auto", obs)
-    problem = Problem.of(obs, profiles.leveled(0.0, 47.8) if situation == "unknown" else profiles, options)
+    leveled = profiles.leveled(0.0, 47.8) if situation == "unknown" else profiles
+    problem = Problem.of(obs, leveled, sweeps=7, neglect=0.02, ignore=-6.0, certain=30.0)
     assert (problem.looks == 0) == (situation in ("uma", "kronecker"))
-    compiled, batched = sections._compiled(problem), sections._batched(problem)
-    assert int(compiled.sweeps.max()) > 7  # some frames were sampled
-    assert torch.equal(compiled.sweeps, batched.sweeps)
-    assert compiled.level_mass.shape == (5, 12, 30 if situation == "unknown" else 1)
+    left, right = compiled(problem), batched(problem)
+    assert int(left.sweeps.max()) > 7  # some frames were sampled
+    assert torch.equal(left.sweeps, right.sweeps)
+    assert left.level_mass.shape == (5, 12, 30 if situation == "unknown" else 1)
     for name in ("odds", "power", "level_mass", "silence"):
-        torch.testing.assert_close(getattr(batched, name), getattr(compiled, name), rtol=1e-4, atol=1e-4)
-    torch.testing.assert_close(compiled.silence + compiled.level_mass.sum(2), torch.ones(5, 12, dtype=torch.float64))
+        torch.testing.assert_close(getattr(right, name), getattr(left, name), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(left.silence + left.level_mass.sum(2), torch.ones(5, 12, dtype=torch.float64))
 
 
 @pytest.mark.parametrize("gains", ["known", "unknown"])

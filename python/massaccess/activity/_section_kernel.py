@@ -64,6 +64,35 @@ def _draw(share, silence, number):
 
 
 @njit(cache=True, nogil=True, fastmath=True, inline="always")
+def _decide(
+    n, evidence, exponent, prior, sampling, number, mean, share, now, odds, hushed, total, silence, counted, strength, mass
+):  # fmt: skip
+    """Share of each state of section n that is put into the covariance, from its evidence: posterior ones, or in a sampled sweep one state
+    drawn by ``number``. Takes down what the sweep has found; returns how much a soft one changed the chance of silence."""
+    sequences, profiles = share.shape
+    levels = mass.shape[1]
+    quiet = _weigh(evidence, exponent, prior, share, now)
+    if not sampling or counted[n] == 0:
+        mass[n] = 0.0
+    for q in range(sequences):
+        for k in range(profiles):
+            mass[n, k % levels] += share[q, k]
+    if not sampling:
+        change = abs(quiet - hushed[n])
+        hushed[n] = quiet
+        odds[n] = now
+        return change
+    counted[n] += 1
+    silence[n] += quiet
+    for q in range(sequences):
+        for k in range(profiles):
+            total[n, q] += share[q, k]
+            strength[n] += share[q, k] * mean[k]
+    _draw(share, quiet, number)
+    return 0.0
+
+
+@njit(cache=True, nogil=True, fastmath=True, inline="always")
 def _settle(total, silence, counted, odds):
     """Log odds [N Q] from the sums of shares over the sampled sweeps, of sections that were looked at."""
     for n in range(odds.shape[0]):
@@ -99,7 +128,7 @@ def alike(
     log_weight [N K]; exponents [S], everybody [S], sampled [S]: of each sweep; numbers [S N] uniform. out: odds [B N Q], received [B N]
     power, mass [B N G] of being active at each of G levels (profile k is at level k mod G), silent [B N], used [B] sweeps.
     """
-    (users, sequences, size), levels = book_r.shape, mass.shape[2]
+    users, sequences, size = book_r.shape
     profiles, columns = len(power), rx_r.shape[2]
     ar, ai = np.empty((size, size)), np.empty((size, size))
     sr, si = np.empty((sequences, size)), np.empty((sequences, size))
@@ -157,26 +186,11 @@ def alike(
                     for k in range(profiles):
                         scale = 1.0 + power[k] * gain
                         evidence[q, k] = log_weight[n, k] + power[k] * energy / scale - looks * math.log(scale)
-                quiet = _weigh(evidence, exponents[sweep], prior, share, now)
-                if sampled[sweep]:
-                    if counted[n] == 0:
-                        mass[frame, n] = 0.0
-                    counted[n] += 1
-                    silence[n] += quiet
-                    for q in range(sequences):
-                        for k in range(profiles):
-                            total[n, q] += share[q, k]
-                            strength[n] += share[q, k] * mean[k]
-                            mass[frame, n, k % levels] += share[q, k]
-                    _draw(share, quiet, numbers[sweep, rank])
-                else:
-                    moved = max(moved, abs(quiet - hushed[n]))
-                    hushed[n] = quiet
-                    mass[frame, n] = 0.0
-                    for q in range(sequences):
-                        for k in range(profiles):
-                            mass[frame, n, k % levels] += share[q, k]
-                    odds[frame, n] = now
+                change = _decide(
+                    n, evidence, exponents[sweep], prior, sampled[sweep], numbers[sweep, rank], mean,
+                    share, now, odds[frame], hushed, total, silence, counted, strength, mass[frame],
+                )  # fmt: skip
+                moved = max(moved, change)
                 for q in range(sequences):
                     level = 0.0
                     for k in range(profiles):
@@ -224,7 +238,7 @@ def beams(
 
     rx [B L M] in beams; kept [B M] beams to work in, the first kept_count [B] of each row count; power [M K]; the rest as for `alike`.
     """
-    (users, sequences, size), levels = book_r.shape, mass.shape[2]
+    users, sequences, size = book_r.shape
     antennas, profiles = power.shape
     packed = size * (size + 1) // 2
     evidence, share, product = np.empty((sequences, profiles)), np.empty((sequences, profiles)), np.empty(profiles)
@@ -282,26 +296,11 @@ def beams(
                     for m in range(lanes):
                         energy[m] = br[m] * br[m] + bi[m] * bi[m]
                     _profile_evidence(precision, energy, here, log_weight[n], evidence[q], product)
-                quiet = _weigh(evidence, exponents[sweep], prior, share, now)
-                if sampled[sweep]:
-                    if counted[n] == 0:
-                        mass[frame, n] = 0.0
-                    counted[n] += 1
-                    silence[n] += quiet
-                    for q in range(sequences):
-                        for k in range(profiles):
-                            total[n, q] += share[q, k]
-                            strength[n] += share[q, k] * mean[k]
-                            mass[frame, n, k % levels] += share[q, k]
-                    _draw(share, quiet, numbers[sweep, rank])
-                else:
-                    moved = max(moved, abs(quiet - hushed[n]))
-                    hushed[n] = quiet
-                    mass[frame, n] = 0.0
-                    for q in range(sequences):
-                        for k in range(profiles):
-                            mass[frame, n, k % levels] += share[q, k]
-                    odds[frame, n] = now
+                change = _decide(
+                    n, evidence, exponents[sweep], prior, sampled[sweep], numbers[sweep, rank], mean,
+                    share, now, odds[frame], hushed, total, silence, counted, strength, mass[frame],
+                )  # fmt: skip
+                moved = max(moved, change)
                 for q in range(sequences):
                     if share[q].max() <= LEAST_SHARE:
                         continue
