@@ -25,10 +25,8 @@ LAYERS = (
     {"cli", "__main__"},
 )
 RANK = {part: rank for rank, layer in enumerate(LAYERS) for part in layer}
-BLOCKS_MAY_USE = {"", "core", "errors", "parallel", "rng", "forward", "registry", "weights", "link"} | {
-    "priors.gain_memory",
-    "evaluate.metrics",
-}
+BLOCKS_MAY_USE = {"", "core", "errors", "parallel", "rng", "forward", "registry", "weights", "link"}
+BLOCKS_MAY_USE |= {"priors.gain_memory", "evaluate.metrics"}  # modules, of layers that they may not use
 USES_GNURADIO = {"massaccess.cli.run", "massaccess.cli.receive", "massaccess.cli.doctor"}  # inside functions only
 RADIO = {"gnuradio", "pmt"}
 

@@ -273,13 +273,14 @@ class Leveled:
         return replace(found, info={**told, "cut": obs.late})
 
 
-def test_what_was_learned_outlives_a_stop_and_counts_once(monkeypatch):
+@pytest.mark.parametrize("overflow", ["block", "drop_oldest"])
+def test_what_was_learned_outlives_a_stop_and_counts_once(monkeypatch, overflow):
     module = types.ModuleType("massaccess._leveled")
     module.Leveled = Leveled
     monkeypatch.setitem(sys.modules, "massaccess._leveled", module)
     monkeypatch.setitem(RECEIVERS, "leveled", Entry("_leveled:Leveled", "noncoherent", "", ""))
     Leveled.cuts.clear()
-    tb = uplink(STAY, "leveled", frames=0, max_batch=4, gains="learned")
+    tb = uplink(STAY, "leveled", frames=0, max_batch=4, gains="learned", overflow=overflow)
     extra, before = blocks.null_sink(STAY.users * 4), []
 
     def reconfigure():
