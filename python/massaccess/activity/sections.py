@@ -26,17 +26,18 @@ NUMBERS_SEED = 0  # of the uniform numbers of the sampled sweeps: the same for a
 @dataclass(frozen=True)
 class Course:
     """Soft sweeps whose likelihood counts to powers from ``start`` to ``end``, geometrically in ``steps`` and then ``hold`` times at most;
-    then sampled ones, at the power ``sampled``."""
+    then ``sweeps`` sampled ones, at the power ``sampled``."""
 
     start: float
     end: float
     steps: int
     hold: int
     sampled: float
+    sweeps: int
 
 
-STRUCTURED = Course(0.3, 0.55, 4, 8, 0.8)
-ALIKE = Course(0.1, 1.0, 6, 3, 1.0)
+STRUCTURED = Course(0.3, 0.55, 4, 8, 0.8, 60)
+ALIKE = Course(0.1, 1.0, 6, 3, 1.0, 150)
 """Where no beam differs from another the model is exact, and the whole likelihood counts."""
 
 
@@ -61,15 +62,16 @@ class SectionCovariance:
     likely as users evenly spread over the distance make them.
 
     Options: weights, components, foreign, neglect: the profiles and beams, see `activity.angular.AngularCovariance`; sweeps: of the sampled
-    kind, 0 for none; ignore: log odds below which a device is left out of most sweeps; certain: least difference of log odds between the
-    two best states of a device that is not in doubt; threshold: on the log odds, 0 decides for fewest symbol errors.
+    kind, 0 for none (not given: 150, or 60 where beams differ); ignore: log odds below which a device is left out of most sweeps;
+    certain: least difference of log odds between the two best states of a device that is not in doubt; threshold: on the log odds, 0
+    decides for fewest symbol errors.
     """
 
     weights: str = "auto"
     components: int = 0
     foreign: float = 0.07
     neglect: float = 0.02
-    sweeps: int = 60
+    sweeps: int | None = None
     ignore: float = -6.0
     certain: float = 6.0
     threshold: float = 0.0
@@ -93,9 +95,9 @@ class SectionCovariance:
         return sequence_estimate(odds, told)
 
     def _check(self) -> None:
-        for name, low, high in (("foreign", 0, 0.5), ("neglect", 0, 0.5), ("sweeps", 0, 100_000)):
-            if not low <= getattr(self, name) <= high:
-                raise ConfigError(f"{name} is {getattr(self, name)}: pass {low} to {high}")
+        for name, value, high in (("foreign", self.foreign, 0.5), ("neglect", self.neglect, 0.5), ("sweeps", self.sweeps or 0, 100_000)):
+            if not 0 <= value <= high:
+                raise ConfigError(f"{name} is {value}: pass 0 to {high}")
         if self.components < 0 or self.certain < 0:
             raise ConfigError(f"components is {self.components}, certain is {self.certain}: pass 0 or more")
 
@@ -185,8 +187,9 @@ def _log_weight(obs: Observation, profiles: AngularProfiles) -> tuple[Tensor, in
     return weight.contiguous(), levels
 
 
-def _sweeps(course: Course, sampled: int) -> tuple[Tensor, Tensor, Tensor]:
+def _sweeps(course: Course, sweeps: int | None) -> tuple[Tensor, Tensor, Tensor]:
     """Exponent of the likelihood, whether everybody is visited, and whether states are sampled, [S] for each sweep."""
+    sampled = course.sweeps if sweeps is None else sweeps
     rising = torch.logspace(math.log10(course.start), math.log10(course.end), course.steps + 1, dtype=torch.float64)[:-1]
     exponents = torch.cat([rising, rising.new_full((course.hold,), course.end), rising.new_full((sampled,), course.sampled)])
     soft = course.steps + course.hold

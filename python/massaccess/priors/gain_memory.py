@@ -1,8 +1,8 @@
 """What earlier frames tell of the gains of devices that stay where they are.
 
->>> memory = GainMemory(users=2, range_db=(0.0, 5.0))
->>> memory.levels_db.tolist(), memory.frames
-([0.0, 2.5, 5.0], 0)
+>>> memory = GainMemory(users=2, range_db=(0.0, 1.9))
+>>> len(memory.levels_db), memory.frames
+(3, 0)
 """
 
 from __future__ import annotations
