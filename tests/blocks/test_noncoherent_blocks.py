@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
+import types
+from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -24,7 +28,8 @@ from massaccess.forward.simulate import Simulation
 from massaccess.link.archive import results
 from massaccess.link.listener import Listener
 from massaccess.link.recording import open_recording
-from massaccess.registry import create
+from massaccess.priors.gain_memory import GainMemory
+from massaccess.registry import RECEIVERS, Entry, create
 
 CELL = SystemConfig(
     users=16,
@@ -186,6 +191,115 @@ def test_the_power_of_the_devices_changes_while_running():
         block.set_tx_power_dbm(float("nan"))
 
 
+# --- powers that are not known ---------------------------------------------------------------------------------------------------------
+
+STAY = CELL.replace(users=24, pilot_len=12, index_bits=1, placement_seed=3, tx_power_dbm=10.0)
+
+
+@pytest.mark.parametrize("placement_seed", [None, 3])
+def test_unknown_powers_cost_what_an_evaluation_counts(placement_seed):
+    config = STAY.replace(placement_seed=placement_seed)
+    found = {}
+    for gains in ("known", "unknown"):
+        tb = uplink(config, "", frames=64, gains=gains)
+        massaccess.run(tb)
+        found[gains] = errors(tb.meter.summary())
+        (evaluated,) = evaluate(Campaign((config,), ("noncoherent",), frames=64, seed=5, gains=gains))["results"]
+        assert found[gains] == {name: evaluated[name] for name in found[gains]}
+        assert (tb.receiver.stats()["gains"], tb.receiver.stats()["learned"]) == (gains, 0)
+    assert found["known"]["ser_devices_errors"] < found["unknown"]["ser_devices_errors"]
+
+
+def learned(frames, **options):
+    """A flowgraph that has learned the gains, and its odds [F N Q]."""
+    tb, sink = uplink(STAY, "", frames=frames, gains="learned", **options), blocks.vector_sink_f(STAY.users * STAY.sequences)
+    tb.connect((tb.receiver, 1), sink)
+    massaccess.run(tb)
+    return tb, np.array(sink.data(), np.float32).reshape(-1, STAY.users, STAY.sequences)
+
+
+def test_learned_powers_are_those_of_the_library():
+    """Each batch is told what the ones before it said; a number of frames to remember leaves less of the first."""
+    range_db = (-0.0, 36.7 * np.log10(20))
+    memory, detector = GainMemory(users=STAY.users, range_db=range_db, forget=1 - 1 / 50), create("noncoherent")
+    wanted = []
+    for start in range(0, 72, 16):
+        _, obs = Simulation(STAY, 5).frames(start, min(16, 72 - start))
+        estimate = detector(memory.tell(replace(obs, user_gain=None)))
+        wanted.append(estimate.sequence_odds)
+        memory.learn(estimate)
+    tb, odds = learned(72, max_batch=16, remember=50)
+    np.testing.assert_allclose(odds, torch.cat(wanted), rtol=2e-2, atol=2e-2)
+    assert tb.receiver.gains_db() == pytest.approx(10 * memory.gain.log10().numpy(), abs=0.1)
+    assert (tb.receiver.stats()["gains"], tb.receiver.stats()["learned"]) == ("learned", 72)
+    assert not np.allclose(tb.receiver.gains_db(), learned(72, max_batch=16)[0].receiver.gains_db(), atol=0.1)
+
+
+def test_learned_powers_are_right():
+    tb, _ = learned(400)
+    truth = 10 * Simulation(STAY, 5).frames(0, 1)[1].user_gain[0].log10()
+    strong = truth > 10
+    assert np.median(np.abs(tb.receiver.gains_db() - truth.numpy())[strong]) < 2.0
+    tb.receiver.gains_db()[:] = 0.0
+    assert tb.receiver.gains_db().any()
+
+
+def test_what_was_learned_does_not_depend_on_timing(monkeypatch):
+    """A source so slow that nobody waits for the rest of a batch."""
+    whole, odds = learned(40, max_batch=16)
+    monkeypatch.setattr("gnuradio.massaccess._queue.STALL_SECONDS", 0.0)
+    slow, others = learned(40, max_batch=16, rate=60.0)
+    assert slow.receiver.stats()["stalls"] > whole.receiver.stats()["stalls"] == 0
+    assert np.array_equal(odds, others)
+    assert np.array_equal(whole.receiver.gains_db(), slow.receiver.gains_db())
+    assert whole.receiver.digest() == slow.receiver.digest()
+
+
+@dataclass(frozen=True)
+class Leveled:
+    """Takes its time, unless time is up, and tells levels."""
+
+    tells_levels: ClassVar[bool] = True
+    cuts: ClassVar[list] = []
+
+    def __call__(self, obs, *, generator=None):
+        for _ in range(10):
+            if obs.late:
+                self.cuts.append(obs.frames)
+                break
+            time.sleep(0.01)
+        found, levels = create("matched")(obs), obs.level_evidence.shape[1]
+        told = {"level_mass": (found.activity / levels)[..., None].expand(-1, -1, levels), "silence": 1 - found.activity}
+        return replace(found, info={**told, "cut": obs.late})
+
+
+@pytest.mark.parametrize("overflow", ["block", "drop_oldest"])
+def test_what_was_learned_outlives_a_stop_and_counts_once(monkeypatch, overflow):
+    module = types.ModuleType("massaccess._leveled")
+    module.Leveled = Leveled
+    monkeypatch.setitem(sys.modules, "massaccess._leveled", module)
+    monkeypatch.setitem(RECEIVERS, "leveled", Entry("_leveled:Leveled", "noncoherent", "", ""))
+    Leveled.cuts.clear()
+    tb = uplink(STAY, "leveled", frames=0, max_batch=4, gains="learned", overflow=overflow)
+    extra, before = blocks.null_sink(STAY.users * 4), []
+
+    def reconfigure():
+        done = tb.receiver.stats()["frames"]
+        if not before and done > 4:
+            tb.lock()
+            tb.connect(tb.receiver, extra)
+            before.append(tb.receiver.stats()["learned"])
+            tb.unlock()
+        elif before and done > before[0] + 8:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        massaccess.run(tb, on_tick=reconfigure, tick_seconds=0.1)
+    stats = tb.receiver.stats()
+    assert Leveled.cuts
+    assert stats["learned"] == stats["frames"] > before[0] + 8
+
+
 # --- payloads -------------------------------------------------------------------------------------------------------------------------
 
 
@@ -264,6 +378,11 @@ def test_payloads_are_spread_and_gathered(index_bits):
         ("noncoherent_receiver", {"receiver": "nope"}, UnknownNameError, "unknown receiver"),
         ("noncoherent_receiver", {"receiver": "matched", "index_bits": 0}, ConfigError, "activity_detector"),
         ("noncoherent_receiver", {"receiver": "matched", "index_bits": 9}, ConfigError, "index_bits is 9"),
+        ("noncoherent_receiver", {"receiver": "matched", "gains": "learned"}, ConfigError, "'noncoherent', or pass gains='unknown'"),
+        ("noncoherent_receiver", {"gains": "nope"}, UnknownNameError, "unknown gains.*learned"),
+        ("noncoherent_receiver", {"gains": "unknown", "gain_low_db": 9.0, "gain_high_db": 3.0}, ConfigError, "low first"),
+        ("noncoherent_receiver", {"gains": "unknown", "gain_high_db": float("nan")}, ConfigError, "low first"),
+        ("noncoherent_receiver", {"gains": "learned", "remember": 1}, ConfigError, "pass 2 frames or more"),
         ("receiver", {"receiver": "matched"}, ConfigError, "noncoherent_receiver"),
         ("population", {"data_len": 4}, ConfigError, "data_len=0"),
         ("pilot_framer", {"data_len": 4}, ConfigError, "data_len=0"),
@@ -275,6 +394,12 @@ def test_payloads_are_spread_and_gathered(index_bits):
 def test_parameters_are_checked_at_once(block, changes, error, words):
     with pytest.raises(error, match=words):
         made(getattr(massaccess, block), CELL, **changes)
+
+
+def test_nothing_is_read_that_was_not_learned():
+    block = made(massaccess.noncoherent_receiver, CELL, receiver="matched", gains="unknown")
+    with pytest.raises(ConfigError, match="gains='learned'"):
+        block.gains_db()
 
 
 def test_another_number_of_sequences_is_refused_as_another_book():

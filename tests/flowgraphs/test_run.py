@@ -143,6 +143,24 @@ def test_index_modulated_frames_are_counted_recorded_and_received(massaccess, ma
     assert found["config"] == sent["config"]
 
 
+def test_powers_that_are_not_known(massaccess, tmp_path):
+    """The last --receiver counts."""
+    stay = (*NONCOHERENT, "--receiver", "noncoherent", "--placement-seed", "2")
+    hidden = document(massaccess("run", *stay, "--gains", "unknown", "--json", "-"))
+    config = SystemConfig.from_dict(hidden["config"])
+    evaluated = evaluate(Campaign((config,), ("noncoherent",), frames=40, seed=4, gains="unknown"))["results"][0]
+    (result,) = hidden["results"]
+    assert result["gains"] == "unknown"
+    for name in ("ser_devices", "ser", "ber", "aep"):
+        assert result[f"{name}_errors"] == evaluated[f"{name}_errors"]
+    sent = document(massaccess("run", *stay, "--gains", "learned", "--record", str(tmp_path / "air"), "--json", "-"))
+    assert (sent["flowgraph"]["gains"], sent["flowgraph"]["learned"]) == ("learned", 40)
+    again = ("receive", str(tmp_path / "air"), "--threads", "1", "--gains", "learned")
+    assert document(massaccess(*again, "--json", "-"))["flowgraph"]["digest"] == sent["flowgraph"]["digest"]
+    shown = massaccess(*again, "--gain-range-db", "-5", "50").stdout
+    assert "learned from 40 frames" in shown
+
+
 def test_index_modulated_runs_say_what_they_are(massaccess, matched):
     done = massaccess("run", *NONCOHERENT)
     assert done.returncode == 0, done.stderr
@@ -201,6 +219,12 @@ def test_an_interrupted_run_gives_what_it_has(tmp_path, number):
         (("run", "--index-bits", "1"), "pass data_len=0 (--data 0)"),
         (("run", "--index-bits", "1", "--data", "0", "--receiver", "covariance"), "does not tell sequences apart"),
         (("ap", "--index-bits", "1", "--data", "0", "--active-users", "128", "--index", "0", "--of", "2"), "--index-bits 0"),
+        (("run", "--gains", "unknown"), "pass --index-bits 1"),
+        (("run", "--gain-range-db", "0", "40"), "gains are known"),
+        (("run", "--index-bits", "1", "--data", "0", "--gains", "unknown", "--gain-range-db", "9", "3"), "low first"),
+        (("run", "--index-bits", "1", "--data", "0", "--gains", "unknown"), "--gain-range-db LOW HIGH"),
+        (("run", *NONCOHERENT[:-2], "--gains", "learned"), "--placement-seed"),
+        (("run", *NONCOHERENT[:-1], "noncoherent-amp", "--gains", "learned", "--placement-seed", "2"), "choose 'noncoherent'"),
         (("run", "--packed"), "bits is 0: pass the bits per real part"),
         (("run", "--channel", "ether"), "unknown channel"),
         (("run", "--record", "nowhere/air"), "nowhere is no folder"),

@@ -17,6 +17,7 @@ from gnuradio import gr
 from ._base import FrameBlock, check_book, guarded, item, item_bytes, system, to_dict_pmt
 from ._budget import Budget
 from ._engine import Engine
+from ._gains import Gains
 from ._queue import ESTIMATE, OVERFLOW, STALL_SECONDS, Entry, FrameQueue, Side
 
 STATS_SECONDS = 0.5
@@ -26,12 +27,13 @@ MAX_BUFFER = 512 << 20  # bytes that the answers of two batches may take
 
 
 class Intake(FrameBlock):
-    """Copies frames and their side information into the queue; frames with NaN or infinity are rejected and counted."""
+    """Copies frames and their side information into the queue; frames with NaN or infinity are rejected and counted. ``powers``: whether
+    the tag user_gain counts."""
 
-    def __init__(self, queue, signature, users, book, side):
+    def __init__(self, queue, signature, users, book, side, powers):
         super().__init__("massaccess_intake", in_sig=[signature])
         self._queue, self._users, self._book = queue, users, book
-        self._fixed, self._tagged, self._gain = side, {}, None
+        self._fixed, self._tagged, self._gain, self._powers = side, {}, None, powers
         self._carried = ()  # tags of rejected frames, for the next good one
         self.rejected = 0
 
@@ -80,7 +82,7 @@ class Intake(FrameBlock):
                 key = str(tag.key)
                 others += ((key, tag.value),) if key not in ("frame", "user_gain") else ()
                 if key == "user_gain":
-                    self._gain = self._gains(tag.value)
+                    self._gain = self._gains(tag.value) if self._powers else None
                 elif key == "pilot_book":
                     self._check_book(str(tag.value))
                 elif key in SIDE:
@@ -169,6 +171,8 @@ class Decoder(FrameBlock):
             "frames": self._frames,
             "active": self._active,
             "packets": self._packets,
+            "gains": self._engine.gains.mode,
+            "learned": self._engine.gains.frames,
             "dropped": self._queue.dropped,
             "rejected": self._intake.rejected,
             "cut": self._cut,
@@ -176,6 +180,10 @@ class Decoder(FrameBlock):
             "queue": len(self._queue),
             "seconds": self._seconds,
         }
+
+    def gains_db(self):
+        """The gains learned so far [users], in dB."""
+        return self._engine.gains.gain_db
 
     def digest(self):
         """SHA-256 over frame numbers, active sets and decoded payloads, as hexadecimal digits."""
@@ -189,8 +197,9 @@ class Decoder(FrameBlock):
         if answer.cut and self._stopped():
             self._queue.put_back(batch)
             return False
+        self._engine.learn(answer)
         self._count(answer)
-        self._pending.append((0, answer))
+        self._pending.append((0, answer._replace(estimate=None)))
         return True
 
     def _stopped(self):
@@ -303,6 +312,10 @@ def build(
     seed,
     threads,
     device,
+    gains="known",
+    gain_low_db=0.0,
+    gain_high_db=0.0,
+    remember=0,
 ):
     """(intake, decoder) for the parameters of a block; ``values`` are fields of SystemConfig, ``answers`` is one of
     `_engine.ANSWERS`. Errors of the house for what cannot be."""
@@ -328,6 +341,7 @@ def build(
         answers=answers,
         channel_cov=channel_cov,
         weights=weights,
+        gains=Gains(gains, users=config.users, range_db=(gain_low_db, gain_high_db), remember=remember, block=max_batch),
         seed=seed,
         max_batch=max_batch,
         threads=threads,
@@ -341,7 +355,7 @@ def build(
     queue = FrameQueue(queue_frames, max_batch, overflow)
     samples = item(np.complex64, config.frame_len, config.antennas)
     side = Side(noise_var, adc_bits, adc_scale, adc_offset, adc_dither)
-    intake = Intake(queue, samples, config.users, book_id(engine.population.pilots), side)
+    intake = Intake(queue, samples, config.users, book_id(engine.population.pilots), side, powers=gains == "known")
     return intake, Decoder(queue, engine, intake, outputs, max_batch, deadline_ms), samples, outputs
 
 

@@ -20,7 +20,7 @@ ANSWERS = ("all", "activity", "sequences")  # of `receiver`, `activity_detector`
 class Answer(NamedTuple):
     """Results of a batch: frames with the tags to hand on, active [B N], and streams, of which activity [B N] is the first; payload [B N C]
     with its check ok [B N], octets, or the bits of sequences with their llrs [B N J]; cut: how many of the frames got fewer steps than
-    they should, because time was up."""
+    they should, because time was up; estimate: what the receiver found, to learn gains from."""
 
     frames: list
     tags: list
@@ -30,6 +30,7 @@ class Answer(NamedTuple):
     ok: np.ndarray | None = None
     llrs: np.ndarray | None = None
     cut: int = 0
+    estimate: object = None
 
     @property
     def activity(self):
@@ -39,7 +40,7 @@ class Answer(NamedTuple):
 class Engine:
     """A receiver of the registry with everything that it needs to know beforehand: entries of the queue in, answers out."""
 
-    def __init__(self, name, options, *, config, answers, channel_cov, weights, seed, max_batch, threads, device, warm_up):
+    def __init__(self, name, options, *, config, answers, channel_cov, weights, gains, seed, max_batch, threads, device, warm_up):
         from massaccess.errors import ConfigError
         from massaccess.forward.simulate import Population
         from massaccess.registry import create, entry
@@ -67,7 +68,11 @@ class Engine:
         self._covariance = _covariance(config, channel_cov)
         options = _with_weights(name, options, weights)
         self._receiver = create(name, **options)
-        self.fit = _fit(self._receiver, config, self._covariance)
+        self.fit, self.gains = _fit(self._receiver, config, self._covariance), gains
+        if gains.mode == "learned" and not getattr(self._receiver, "tells_levels", False):
+            raise ConfigError(
+                f"gains are to be learned, but receiver {name!r} does not tell their levels: choose 'noncoherent', or pass gains='unknown'"
+            )
         self._seed, self._max_batch, self._threads, self._device = seed, max_batch, threads, device
         self._warm_up = warm_up
 
@@ -98,9 +103,13 @@ class Engine:
 
         draw = generator(self._seed, "receiver", entries[0].frame // self._max_batch * self._max_batch, device=self._device)
         with torch.inference_mode():
-            obs = replace(self._observe(entries).to(self._device), hurry=hurry)
-            estimate = self._receiver(obs, generator=draw)
+            obs = self.gains.tell(self._observe(entries).to(self._device), entries[0].frame)
+            estimate = self._receiver(replace(obs, hurry=hurry), generator=draw)
             return self._answer(entries, estimate)
+
+    def learn(self, answer):
+        """Takes in what an answer tells of the gains: once for each answer, before the frames after it are decoded."""
+        self.gains.learn(answer.frames[0], answer.estimate)
 
     def _observe(self, entries):
         import torch
@@ -147,7 +156,7 @@ class Engine:
             decoded = {"payload": bits.numpy(), "ok": active.numpy(), "llrs": llrs.numpy()}
             streams += [odds, llrs]
         flat = tuple(value.reshape(len(frames), -1).numpy() for value in streams)
-        return Answer(frames, tags, active.numpy(), flat, **decoded, cut=cut)
+        return Answer(frames, tags, active.numpy(), flat, **decoded, cut=cut, estimate=estimate)
 
 
 def _index(odds, index_bits):

@@ -33,7 +33,8 @@ class ReceiverBlock(gr.hier_block2):
         self._intake.set_side(noise_var=noise_var)
 
     def stats(self):
-        """receiver, weights, weights_hash, and so far: frames, active, packets, dropped, rejected, cut, stalls, queue, seconds."""
+        """receiver, weights, weights_hash, gains, and so far: frames, active, packets, learned (frames that tell gains), dropped, rejected,
+        cut, stalls, queue, seconds."""
         return self._decoder.stats()
 
     def digest(self):

@@ -14,7 +14,14 @@ class noncoherent_receiver(ReceiverBlock):
     Message ports: ``packets``, a PDU for each device found (dictionary with frame, user, activity, receiver and llrs, f32vector; u8vector
     of index_bits bits, which no CRC protects); ``active`` and ``stats`` as of `receiver`.
 
-    Mean powers of the users come by tag ``user_gain`` where they are known. All other parameters, tags and errors are those of `receiver`.
+    ``gains`` says what the receiver knows of the users' mean powers: "known", what tag ``user_gain`` says, and 1 without one; "unknown",
+    that they lie within ``gain_low_db`` .. ``gain_high_db``, whatever tags say (a gain of 1 is a user 1 km away, behind a link budget; the
+    defaults are users 1 km to 50 m away, by 36.7 dB a decade); "learned", the same and what the frames decoded before told, of users that
+    stay where they are. It forgets none of them with ``remember=0``, and the older ones with a number of frames to remember, for users
+    that move now and then. Frames of one frame // max_batch learn from those before, however they came. What was learned outlives a
+    flowgraph that stops and starts again; a new block begins anew. Only receivers that tell levels can learn: `noncoherent`.
+
+    All other parameters, tags and errors are those of `receiver`.
     """
 
     ANSWERS = "sequences"
@@ -39,6 +46,10 @@ class noncoherent_receiver(ReceiverBlock):
         adc_offset=0.0,
         adc_dither=0.0,
         channel_cov="",
+        gains="known",
+        gain_low_db=0.0,
+        gain_high_db=47.8,
+        remember=0,
         weights="auto",
         max_batch=32,
         overflow="block",
@@ -70,6 +81,10 @@ class noncoherent_receiver(ReceiverBlock):
             adc_offset=adc_offset,
             adc_dither=adc_dither,
             channel_cov=channel_cov,
+            gains=gains,
+            gain_low_db=gain_low_db,
+            gain_high_db=gain_high_db,
+            remember=remember,
             weights=weights,
             max_batch=max_batch,
             overflow=overflow,
@@ -79,3 +94,7 @@ class noncoherent_receiver(ReceiverBlock):
             threads=threads,
             device=device,
         )
+
+    def gains_db(self):
+        """Mean powers of the users [users], in dB, as learned from all frames so far; ConfigError unless gains are learned."""
+        return self._decoder.gains_db()

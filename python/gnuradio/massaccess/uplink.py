@@ -134,17 +134,44 @@ def default_receiver(config):
     return "noncoherent" if config.index_bits else "jcedd"
 
 
-def make_receiver(config, name, options=None, **parameters):
+def make_receiver(config, name, options=None, *, gains="known", gain_range_db=None, **parameters):
     """The receiver block for a SystemConfig: a noncoherent_receiver for index-modulated frames, an activity_detector where the receiver
-    only detects, or there are no data."""
+    only detects, or there are no data. ``gain_range_db``: limits of gains that are not known, those of the channel model unless given."""
     from massaccess.registry import entry
 
     name = name or default_receiver(config)
     detects = not config.data_len or entry(name).kind == "activity"
     kind = noncoherent_receiver if config.index_bits else activity_detector if detects else receiver
+    if config.index_bits or gains != "known" or gain_range_db is not None:
+        parameters |= _gains(config, gains, gain_range_db)
     fields = (*BOOK, "index_bits") if config.index_bits else (*BOOK, *DATA)
     known = _known(config)  # but not of the converters: tags say how they are set
     return kind(name, options=options, **_pick(known, fields, ARRAY, "activity", "active_users"), **parameters)
+
+
+def _gains(config, gains, range_db):
+    """Parameters of a noncoherent_receiver that say what is known of gains."""
+    from massaccess.errors import ConfigError
+    from massaccess.forward.channels import gain_range_db
+
+    if gains == "known":
+        if range_db is not None:
+            raise ConfigError("a range of gains is given, but gains are known: pass gains unknown or learned (--gains), or leave it out")
+        return {}
+    if not config.index_bits:
+        raise ConfigError(f"gains {gains} are for index-modulated frames: pass --index-bits 1 --data 0, or leave gains known")
+    own = gain_range_db(config) if range_db is None else range_db
+    if own is None:
+        raise ConfigError(
+            f"channel {config.channel} says nothing of gains that are not known: pass their range (--gain-range-db LOW HIGH), or a "
+            "path-loss channel and --no-power-control"
+        )
+    if gains == "learned" and range_db is None and config.placement_seed is None:
+        raise ConfigError(
+            "gains are learned of devices that stay where they are: pass --placement-seed, or --gains unknown; or --gain-range-db LOW HIGH "
+            "if they do stay"
+        )
+    return {"gains": gains, "gain_low_db": own[0], "gain_high_db": own[1]}
 
 
 def make_publisher(tb, config, endpoint):

@@ -55,6 +55,7 @@ class SectionCovariance:
     certain: float = 6.0
     threshold: float = 0.0
     weights_kind: ClassVar[str] = "profiles"
+    tells_levels: ClassVar[bool] = True
 
     def __call__(self, obs: Observation, *, generator: torch.Generator | None = None) -> Estimate:
         """Estimate with ``activity`` [B N] and ``sequence_odds`` [B N Q]; info: log_odds, power (expected of a device, per antenna) [B N],

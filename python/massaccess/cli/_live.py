@@ -131,7 +131,7 @@ def streaming_facts(stats: Mapping[str, Any], outcome: Outcome, digest: str, exp
     frames, interrupted = stats["frames"], outcome.interrupted
     lost = 0 if expected is None or interrupted else expected - frames
     return {
-        **{name: stats[name] for name in ("receiver", "weights", "weights_hash")},
+        **{name: stats[name] for name in ("receiver", "weights", "weights_hash", "gains", "learned")},
         "frames": frames,
         "frames_per_second": frames / outcome.seconds,
         "seconds": outcome.seconds,
@@ -154,6 +154,7 @@ def labelled(facts: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "receiver": facts["receiver"],
         **({"weights": " ".join([facts["weights"], facts["weights_hash"]])} if facts["weights"] else {}),
+        **({"gains": facts["gains"] + _learned(facts["learned"])} if facts["gains"] != "known" else {}),
         "frames": f"{facts['frames']}, {facts['frames_per_second']:.1f} per second" + (" (interrupted)" if facts["interrupted"] else ""),
         "lost frames": f"{facts['lost']} ({facts['dropped']} dropped, {facts['rejected']} rejected)",
         **({"cut short by the deadline": f"{facts['cut']} frames"} if facts["cut"] else {}),
@@ -163,6 +164,10 @@ def labelled(facts: Mapping[str, Any]) -> dict[str, Any]:
         "peak memory": f"{facts['peak_memory_mib']:.0f} MiB",
         "digest": facts["digest"][:16],
     }
+
+
+def _learned(frames: int) -> str:
+    return f" from {frames} frames" if frames else ""
 
 
 def finish(outcome: Outcome) -> None:

@@ -15,8 +15,8 @@ from rich.table import Table
 
 from ..errors import ConfigError
 from ..evaluate.metrics import RATES
-from ..evaluate.montecarlo import GAINS
 from ..forward.noise import NOISE
+from ..priors.gain_memory import GAINS
 from ..registry import entry, takes
 from ._json import json_option, write_json
 from ._system import MAX_THREADS, configure, system_options

@@ -24,8 +24,8 @@ from .run import blocks, document, headline, streaming_options
 def command(capture: Path, seed: int | None, no_hash: bool, salvage: bool, json_path: Path | None, traceback: bool, **options: Any) -> None:
     """Decode a SigMF recording, as `massaccess run --record` makes it.
 
-    With the same receiver, --weights, --max-batch and --threads, the digest is that of the run that was recorded. Exit codes are those of
-    `run`.
+    With the same receiver, --weights, --gains, --max-batch and --threads, the digest is that of the run that was recorded. Exit codes are
+    those of `run`.
     """
     recording = open_recording(capture, check_hash=not no_hash, salvage=salvage)
     radio = blocks()

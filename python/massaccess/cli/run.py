@@ -13,6 +13,7 @@ from rich.console import Console
 from .. import __version__
 from ..core import SystemConfig
 from ..errors import MassaccessError
+from ..priors.gain_memory import GAINS
 from ._json import json_option, write_json
 from ._live import RATES, counters, explain, final_table, finish, labelled, streaming_facts, watch
 from ._system import MAX_THREADS, configure, system_options
@@ -34,6 +35,21 @@ def streaming_options(command: Callable[..., Any]) -> Callable[..., Any]:
                 default="auto",
                 show_default=True,
                 help="Prior of receivers that learn one: auto, gaussian, a name of `massaccess weights`, or a .safetensors file.",
+            ),
+            click.option(
+                "--gains",
+                type=click.Choice(GAINS),
+                default="known",
+                show_default=True,
+                help="Whether the receiver of index-modulated frames is told the users' mean powers, their range alone, or learns them "
+                "frame by frame, of devices that stay (--placement-seed).",
+            ),
+            click.option(
+                "--gain-range-db",
+                type=(float, float),
+                metavar="LOW HIGH",
+                default=None,
+                help="Range of gains that are not known.  [default: that of the path-loss channel]",
             ),
             click.option("--max-batch", type=click.IntRange(1), default=32, show_default=True, help="Most frames decoded in one go."),
             click.option(
@@ -141,5 +157,6 @@ def headline(config: SystemConfig) -> str:
 def document(config: SystemConfig, seed: int | None, facts: dict[str, Any], rates: dict[str, Any]) -> dict[str, Any]:
     """What ``--json`` writes; ``results`` has the form of `massaccess evaluate`."""
     power = {"tx_power_dbm": config.tx_power_dbm} if config.link_budget else {"snr_db": config.snr_db}
-    results = [{"receiver": facts["receiver"], **power, "pilots": config.pilot_len, **rates}] if rates else []
+    known = {"receiver": facts["receiver"], **power, "pilots": config.pilot_len, "gains": facts["gains"]}
+    results = [{**known, **rates}] if rates else []
     return {"config": config.to_dict(), "version": __version__, "seed": seed, "results": results, "flowgraph": facts}

@@ -14,10 +14,10 @@ import torch
 from .. import __version__
 from ..core import Frame, Observation, SystemConfig
 from ..errors import ConfigError, MassaccessError, unknown
-from ..forward.channels import PathLoss, make_channel
+from ..forward.channels import gain_range_db, make_channel
 from ..forward.noise import NOISE, with_estimated_noise
 from ..forward.simulate import Simulation
-from ..priors.gain_memory import GainMemory
+from ..priors.gain_memory import GAINS, GainMemory
 from ..registry import check_frames, create, entry
 from ..rng import derive, generator
 from .metrics import Tally
@@ -25,7 +25,6 @@ from .roc import Ranking
 
 DEVICES = ("auto", "cpu", "cuda")
 LEARNING = 512
-GAINS = ("known", "unknown", "learned")  # what receivers may be told of the users' mean powers
 
 
 @dataclass(frozen=True)
@@ -77,7 +76,7 @@ class Campaign:
             raise unknown("noise", self.noise, NOISE)
         if self.gains not in GAINS:
             raise unknown("gains", self.gains, GAINS)
-        if self.gains == "learned" and any(_gain_range(point) is None or point.placement_seed is None for point in self.points):
+        if self.gains == "learned" and any(gain_range_db(point) is None or point.placement_seed is None for point in self.points):
             raise ConfigError(
                 "gains are learned of devices that stay where they are: pass --placement-seed, a path-loss channel and --no-power-control"
             )
@@ -128,16 +127,10 @@ def seen(campaign: Campaign, obs: Observation) -> Observation:
     """What the receivers of the campaign get to see of ``obs``, on their device."""
     obs = obs.to(campaign.where)
     if campaign.gains != "known" and obs.user_gain is not None:
-        obs = replace(obs, user_gain=None, gain_range_db=_gain_range(campaign.points[0]))
+        obs = replace(obs, user_gain=None, gain_range_db=gain_range_db(campaign.points[0]))
     if campaign.covariance:
         obs = replace(obs, channel_cov=_covariance(campaign.covariance, campaign.points[0], campaign.where))
     return with_estimated_noise(obs) if campaign.noise == "estimated" else obs
-
-
-def _gain_range(config: SystemConfig) -> tuple[float, float] | None:
-    """Limits of the users' gains [dB], where they are not all 1."""
-    model = make_channel(config)
-    return model.gain_range_db if isinstance(model, PathLoss) and not model.power_control else None
 
 
 @lru_cache(maxsize=4)
@@ -190,7 +183,7 @@ class _Run:
 
     def learn(self, campaign: Campaign, cell: SystemConfig) -> None:
         """Gains of the devices of ``cell``, from frames that are not counted."""
-        limits = _gain_range(cell)
+        limits = gain_range_db(cell)
         assert limits is not None
         self.memory = GainMemory(users=cell.users, range_db=limits)
         for frame, obs in _stretch(cell, derive(campaign.seed, "learn"), 0, LEARNING, campaign.batch):

@@ -133,6 +133,12 @@ class PathLoss:
         return order / whole * (self.min_km ** (order - slope) - self.max_km ** (order - slope)) / (slope - order)
 
 
+def gain_range_db(config: SystemConfig) -> tuple[float, float] | None:
+    """Limits [dB] of the users' gains that ``config.channel`` makes, ``None`` where all are 1, or nothing limits them."""
+    model = make_channel(config)
+    return model.gain_range_db if isinstance(model, PathLoss) and not model.power_control else None
+
+
 def path_loss_db(distance_km: Tensor, slope_db: float = 37.6) -> Tensor:
     """Path loss 128.1 + slope_db log10(d / km) [dB].
 

@@ -16,6 +16,7 @@ from ..core import Estimate, Observation
 from ..errors import ConfigError
 from .profiles import gain_levels
 
+GAINS = ("known", "unknown", "learned")  # what receivers may be told of the users' mean powers
 LEAST = 1e-12  # probability that a frame leaves to a level that it speaks against: no single frame rules one out for good
 FLOOR = -40.0  # of a level's evidence below the best
 
@@ -42,11 +43,11 @@ class GainMemory:
             return obs
         return dataclasses.replace(obs, gain_range_db=self.range_db, level_evidence=self._evidence.to(obs.pilot_rx.device))
 
-    def learn(self, estimate: Estimate) -> None:
-        """Takes in what the frames of ``estimate`` say, decoded with what `tell` told last."""
-        if "level_mass" not in estimate.info:
+    def learn(self, *estimates: Estimate) -> None:
+        """Takes in what the frames of one estimate, or of several in their order, say: all decoded with what `tell` told last."""
+        if any("level_mass" not in estimate.info for estimate in estimates):
             raise ConfigError("this receiver does not tell levels of gain: pass noncoherent, or gains that are known")
-        mass, silence = estimate.info["level_mass"].double().cpu(), estimate.info["silence"].double().cpu()
+        mass, silence = (torch.cat([one.info[name].double().cpu() for one in estimates]) for name in ("level_mass", "silence"))
         factor = (silence[..., None] + mass / self.weight).clamp_min(LEAST).log()  # [B N G]
         age = self.forget ** torch.arange(len(factor) - 1, -1, -1, dtype=torch.float64)
         evidence = self.forget ** len(factor) * self._evidence + (age[:, None, None] * factor).sum(0)
