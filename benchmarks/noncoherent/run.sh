@@ -8,8 +8,7 @@ MASSACCESS=${MASSACCESS:-massaccess}
 mkdir -p "$out"
 
 # P3's cell: 100 devices, a tenth awake, 23 dBm, 50 m to 1 km; users stand elsewhere in every frame, ten pilot books
-cell=(--users 100 --activity 0.1 --data 0 --pilot-kind gaussian --pilot-energy sequence --channel pathloss-uniform --no-power-control
-    --snr-convention link-budget --tx-power-dbm 23 --noise-figure-db 5 --bandwidth-hz 1e6 --pilot-books 10 --batch 64)
+cell=(--config "$here/cell.toml" --pilot-books 10 --batch 64)
 array=(--users 100 --activity 0.1 --data 0 --pilot-kind gaussian --antennas 64 --pilot-books 5)
 best=noncoherent,noncoherent-covariance,noncoherent-covariance-lr,noncoherent-amp,noncoherent-amp-sections
 all=$best,noncoherent-amp-threshold,noncoherent-covariance-fixed

@@ -121,6 +121,5 @@ def _sweeps(course: Course, sweeps: int | None) -> tuple[Tensor, Tensor, Tensor]
     exponents = torch.cat([rising, rising.new_full((course.hold,), course.end), rising.new_full((sampled,), course.sampled)])
     soft = course.steps + course.hold
     everybody = torch.zeros(len(exponents), dtype=torch.bool)
-    everybody[0:soft:2] = True
-    everybody[course.steps] = everybody[soft - 1] = True
+    everybody[[0, *(sweep for sweep in (course.steps + 1, course.steps + 4) if sweep < soft), soft - 1]] = True
     return exponents, everybody, torch.arange(len(exponents)) >= soft

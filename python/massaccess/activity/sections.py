@@ -52,7 +52,7 @@ class SectionCovariance:
     neglect: float = 0.02
     sweeps: int | None = None
     ignore: float = -6.0
-    certain: float = 6.0
+    certain: float = 3.0
     threshold: float = 0.0
     weights_kind: ClassVar[str] = "profiles"
     tells_levels: ClassVar[bool] = True
