@@ -68,7 +68,7 @@ install_python_packages() {
     pin_system_arrays >"$VENV/system-constraints.txt"
     say "installing Python packages (a few minutes the first time; PyTorch is the large one)"
     "${pip[@]}" install -q 'setuptools>=77' 'packaging>=24.2' wheel &&
-        "${pip[@]}" install -q --no-build-isolation -c constraints.txt -c "$VENV/system-constraints.txt" -e '.[dev]' ||
+        "${pip[@]}" install -q --no-build-isolation -c constraints.txt -c "$VENV/system-constraints.txt" -e '.[dev,compare]' ||
         die "pip failed: check the network, or point PIP_INDEX_URL or PIP_FIND_LINKS at a mirror"
     "$VENV/bin/python" -c 'import numpy, torch; from gnuradio import gr' || die "$VENV does not work: remove it and run this again"
 }

@@ -13,6 +13,7 @@ import torch
 pytest.importorskip("gnuradio.gr", reason="GNU Radio is not installed")
 
 from massaccess import Estimate, SystemConfig
+from massaccess.core import sequence_estimate
 from massaccess.registry import RECEIVERS, Entry
 
 
@@ -50,6 +51,20 @@ class Patient:
 
 
 @dataclass(frozen=True)
+class Matched:
+    """Correlates with every sequence, and takes the energy for log odds: right where users are few and the noise is low."""
+
+    seconds: float = 0.0
+
+    def __call__(self, obs, *, generator=None):
+        time.sleep(self.seconds * obs.frames)
+        energy = obs.pilots.abs().square().sum(0)
+        power = (obs.pilots.conj().T @ obs.pilot_rx).abs().square().mean(2) / energy**2
+        gain = 1 if obs.user_gain is None else obs.user_gain.repeat_interleave(obs.sequences, 1)
+        return sequence_estimate(((power / gain - 0.5) * 20).unflatten(1, (obs.users, obs.sequences)))
+
+
+@dataclass(frozen=True)
 class Poisoned:
     """Raises at the first frame."""
 
@@ -59,12 +74,13 @@ class Poisoned:
 
 @pytest.fixture(autouse=True)
 def misbehaving(monkeypatch):
-    """The registry knows "energetic", "patient" and "poisoned" as well."""
+    """The registry knows "energetic", "patient", "poisoned" and "matched" as well."""
     module = types.ModuleType("massaccess._fakes")
-    module.Energetic, module.Patient, module.Poisoned = Energetic, Patient, Poisoned
+    module.Energetic, module.Patient, module.Poisoned, module.Matched = Energetic, Patient, Poisoned, Matched
     monkeypatch.setitem(sys.modules, "massaccess._fakes", module)
     for name in ("Energetic", "Patient", "Poisoned"):
         monkeypatch.setitem(RECEIVERS, name.lower(), Entry(f"_fakes:{name}", "joint", "", ""))
+    monkeypatch.setitem(RECEIVERS, "matched", Entry("_fakes:Matched", "noncoherent", "", ""))
 
 
 @pytest.fixture

@@ -113,7 +113,8 @@ class TestDescription:
             assert len(item.get("options", [])) == len(item.get("option_labels", item.get("options", [])))
 
 
-def test_detectors_to_choose_from_are_in_the_registry():
-    (item,) = (item for item in described("activity_detector")["parameters"] if item["id"] == "receiver")
+@pytest.mark.parametrize(("block", "kind"), [("activity_detector", "activity"), ("noncoherent_receiver", "noncoherent")])
+def test_receivers_to_choose_from_are_in_the_registry(block, kind):
+    (item,) = (item for item in described(block)["parameters"] if item["id"] == "receiver")
     kinds = {name: RECEIVERS[name].kind for name in item["options"]}
-    assert set(kinds.values()) == {"activity"}
+    assert set(kinds.values()) == {kind}

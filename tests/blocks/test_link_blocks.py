@@ -16,12 +16,14 @@ pytest.importorskip("gnuradio.gr", reason="GNU Radio is not installed")
 
 import pmt
 from gnuradio import blocks, gr, massaccess
+from gnuradio.massaccess._base import ABSENT
 
 from massaccess.core import SystemConfig
 from massaccess.errors import ConfigError, FormatError, MassaccessError
 from massaccess.link.listener import Listener
 from massaccess.link.metadata import Metadata, metadata_of
-from massaccess.link.recording import Recorder, open_recording
+from massaccess.link.recorder import Recorder
+from massaccess.link.recording import open_recording
 
 CONFIG = SystemConfig(users=8, rows=2, columns=2, pilot_len=6, data_len=10, channel="rayleigh", adc_bits=3, active_users=2)
 VLEN = CONFIG.frame_len * CONFIG.antennas
@@ -174,7 +176,7 @@ def test_recorder_defaults_are_those_of_the_system():
 
     defaults = {name: parameter.default for name, parameter in inspect.signature(massaccess.sigmf_recorder.__init__).parameters.items()}
     for entry in dataclasses.fields(SystemConfig):
-        assert defaults[entry.name] == (entry.default or 0) or defaults[entry.name] is entry.default
+        assert defaults[entry.name] == (ABSENT[entry.name] if entry.default is None else entry.default)
 
 
 def test_an_existing_recording_stops_the_flowgraph_before_it_starts(tmp_path):

@@ -23,7 +23,8 @@ from massaccess.forward.simulate import Simulation
 from massaccess.link.listener import Listener
 from massaccess.link.metadata import Metadata
 from massaccess.link.publisher import Publisher
-from massaccess.link.recording import data_file, open_recording
+from massaccess.link.recording import open_recording
+from massaccess.link.recording_format import data_file
 
 CONFIG = SystemConfig(users=16, rows=4, columns=4, pilot_len=12, data_len=20, channel="rayleigh", snr_db=12.0, active_users=3, adc_bits=1)
 LENGTH = CONFIG.frame_len * CONFIG.antennas

@@ -132,7 +132,7 @@ INDEXED = INDEXED.replace(snr_convention="link-budget")
 def test_sequences_of_a_device_and_devices_are_sets(name: str, gains: str) -> None:
     """Odds of each sequence, finite; another order of the devices, or of a device's sequences, is the same order of the odds."""
     frame, obs = situation(name, INDEXED)
-    obs = obs if gains == "known" else dataclasses.replace(obs, user_gain=None)
+    obs = obs if gains == "known" else dataclasses.replace(obs, user_gain=None, gain_range_db=(0.0, 47.8))
     plain = receive(name, frame, obs)
     assert plain.sequence_odds.shape == (5, 8, 4)
     assert bool(torch.isfinite(plain.sequence_odds).all())

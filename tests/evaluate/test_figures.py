@@ -21,12 +21,12 @@ PAPERS = {
     "p0": ("4", "5", "6-k", "6-m", "6-n"),
     "p1": ("6a", "6b", "7", "8", "9", "10", "11", "12", "13", "14", "15", "16"),
     "p2": ("2", "3", "4"),
-    "p3": ("10",),
+    "p3": ("7", "8", "9", "10"),
     "p4": ("1a", "1b", "2a", "2b", "2c", "2-sparsity"),
 }
 ACTIVITY = ("p1-fig6a", "p1-fig6b", "p1-fig7", "p1-fig8", "p1-fig9")
 ROOT = Path(__file__).resolve().parents[2]
-COMING = {"onebit", "onebit-activity"} - set(RECEIVERS)  # named by figures before they are there
+COMING = {"noncoherent", "dl-mampnet"} - set(RECEIVERS)  # named by figures before they are there
 LITTLE = Extent(device="cpu", only=("iterative-lmmse-ep",), frames=2)
 TINY = """
 id = "tiny"
@@ -103,13 +103,18 @@ def tiny(tmp_path: Path) -> PublishedFigure:
 
 
 def test_every_figure_of_the_papers_is_there_and_reads() -> None:
-    wanted = {f"{paper}-fig{number}" for paper, numbers in PAPERS.items() for number in numbers} | {"p1-table2", "p1-table3"}
+    wanted = {f"{paper}-fig{number}" for paper, numbers in PAPERS.items() for number in numbers} | {
+        "p1-table2",
+        "p1-table3",
+        "p3-complexity",
+    }
     assert set(names()) == wanted
     for name in names():
         figure = load(name)
         receivers = {curve.receiver.rpartition("+")[2] for curve in figure.curves}
         one_bit = {"advi", "onebit", "bussgang-lmmse"} if figure.paper == "P4" else set()
         ours = {"covariance", "activity", "activity-fast"} if name in ACTIVITY else one_bit or {"jcedd", "iterative-lmmse-ep"}
+        ours = {"noncoherent", "noncoherent-covariance"} if figure.paper == "P3" else ours
         assert figure.claims
         assert ours <= receivers or figure.x in ("step", "row")
 
@@ -205,13 +210,38 @@ def test_one_run_of_a_curve_over_false_alarms_has_all_its_points(tmp_path: Path)
         read(path)
 
 
-@pytest.mark.parametrize(("x", "x_value"), [("pilot_len", 5), ("rounds", 3), ("steps", 4), ("snr_users_db", 10)])
+def test_a_curve_may_keep_to_some_points_and_one_book(tmp_path: Path) -> None:
+    path = tmp_path / "tiny.toml"
+    path.write_text(TINY.replace("slow = true", "points = [8]\nbooks = 1"))
+    found = jobs(read(path), Extent(device="cpu", books=4))
+    assert [(job.curve.key, job.x, job.campaign.books) for job in found] == [("a", 0, 4), ("a", 8, 4), ("b", 8, 1), ("c", None, 4)]
+
+
+def test_equal_work_is_taken_over_by_whatever_name(tmp_path: Path, monkeypatch) -> None:
+    """Points of P3's Fig. 7 are points of Fig. 9, where their curves have the same keys, and of Fig. 8, where x is another."""
+    ran = []
+
+    def measure(job: experiment.Job) -> list[dict]:
+        ran.append(job.curve.key)
+        return [{"curve": job.curve.key, "label": job.curve.label, "x": job.x, "job": job.fingerprint, "ser_devices": 0.1}]
+
+    monkeypatch.setattr(experiment, "_rows", measure)
+    figures = [load(name) for name in ("p3-fig7", "p3-fig8")]
+    extents = [Extent(device="cpu", frames=4, points=(x,), only=("noncoherent-covariance",)) for x in (40, 16)]
+    results = [run(*one, path=tmp_path / f"{one[0].id}.json", resume=True)["results"] for one in zip(figures, extents, strict=True)]
+    assert ran == ["covariance-m8", "covariance-m16", "covariance-m32", "covariance-l20", "covariance-l70"]
+    assert [(row["curve"], row["x"]) for row in results[1]] == [("covariance-l20", 16), ("covariance-l40", 16), ("covariance-l70", 16)]
+    assert results[1][1]["label"].endswith("L = 40")
+
+
+@pytest.mark.parametrize(("x", "x_value"), [("pilot_len", 5), ("rounds", 3), ("steps", 4), ("snr_users_db", 10), ("antennas", 6)])
 def test_kinds_of_axes(tmp_path: Path, x: str, x_value: float) -> None:
     path = tmp_path / "tiny.toml"
     path.write_text(TINY.replace('x = "snr_db"', f'x = "{x}"').replace("points = [0, 8]", f"points = [{x_value}]"))
     job = jobs(read(path), Extent(only=("b",), device="cpu"))[0]
     config = job.campaign.points[0]
     assert (config.pilot_len == 5) == (x == "pilot_len")
+    assert config.antennas == (6 if x == "antennas" else 4)
     assert (job.campaign.options["iterative-lmmse-ep"]["rounds"] == 3) == (x == "rounds")
     assert (job.campaign.steps == 4) == (x == "steps")
     if x == "snr_users_db":
@@ -260,7 +290,8 @@ def test_figures_with_the_same_curves_in_one_folder_cost_one_run(tmp_path: Path,
 
     def measure(job: experiment.Job) -> list[dict]:
         ran.append(job.curve.key)
-        return [{"curve": job.curve.key, "x": job.x, "job": job.fingerprint, "ber": 0.1, "nmse_rows_db": -3.0, "nmse_scaled_db": -4.0}]
+        place = {"curve": job.curve.key, "label": job.curve.label, "x": job.x, "job": job.fingerprint}
+        return [{**place, "ber": 0.1, "nmse_rows_db": -3.0, "nmse_scaled_db": -4.0}]
 
     monkeypatch.setattr(experiment, "_rows", measure)
     first, second = (run(figure, LITTLE, path=tmp_path / f"{figure.id}.json", resume=True) for figure in pair)
@@ -346,6 +377,8 @@ def rows(**curves: dict[float, float]) -> list[dict]:
         ("difference", {"y": "ber", "least": 9}, {"a": {0: 1e-3}, "b": {None: 1e-2}}, AGREES, "10.00"),
         ("difference", {"y": "ber", "from": 9}, {"a": {0: 1e-3}, "b": {0: 1e-2}}, NOT_REACHED, ""),
         ("value", {"y": "nmse_db", "most": -3}, {"a": {0: -3, 4: -9}, "b": {}}, AGREES, "-9.00 to -3.00"),
+        ("shift", {"y": "ber", "at": 0, "by": 4, "least": 0}, {"a": {0: 1e-3}, "b": {0: 1, 4: 1e-2}}, AGREES, "10.00"),
+        ("shift", {"y": "ber", "at": 0, "by": 2, "least": 0}, {"a": {0: 1e-3}, "b": {0: 1, 4: 1e-2}}, NOT_REACHED, ""),
         ("rise", {"y": "ber", "over": "b", "least": 9}, {"a": {0: 1e-4, 4: 1e-2}, "b": {0: 1e-3, 2: 1, 4: 1e-2}}, AGREES, "10.00"),
         ("above", {"y": "ber"}, {"a": {0: 0.5, 1: 0.4}, "b": {0: 0.5, 1: 0.6}}, DISAGREES, "-0.20 to 0.00"),
         ("settles", {"y": "nmse_db", "within": 0.5, "last": 9, "most": 5}, {"a": {1: 0, 3: -5, 5: -9.8, 9: -10}}, AGREES, "5.00"),

@@ -132,6 +132,16 @@ def test_simulations_run_and_report(compiled, name):
     assert float(report["aep"]) < 0.05
 
 
+def test_non_coherent_access_runs_and_reports(compiled):
+    done = run(str(compiled / "noncoherent_access_nogui.py"), "--frames", "48", "--tx-power-dbm", "33", cwd=compiled)
+    assert done.returncode == 0, done.stderr
+    report = dict(line.split(": ", 1) for line in done.stdout.splitlines() if ": " in line)
+    assert (report["compared"], report["lost"]) == ("48", "0")
+    assert float(report["ser_devices"]) < 0.05 < 1 - float(report["ser"])
+    assert "device" in report["most errors"]
+    assert "allocate" not in done.stderr
+
+
 def test_access_points_run_and_report(compiled):
     with socket.create_server(("127.0.0.1", 0)) as free:
         where = f"tcp://127.0.0.1:{free.getsockname()[1]}"
@@ -180,7 +190,7 @@ from PyQt5 import Qt
 def look():
     (window,) = [widget for widget in Qt.QApplication.topLevelWidgets() if isinstance(widget, program.{name})]
     if window.meter.summary()["compared"] >= 64:
-        window.set_snr_db(0)
+        getattr(window, {slider!r})(0)
         picture = window.grab().toImage()
         colours = {{picture.pixel(x, y) for x in range(0, picture.width(), 5) for y in range(0, picture.height(), 5)}}
         print("colours", len(colours))
@@ -195,17 +205,22 @@ program.main()
 """
 
 
-def window(compiled, name, arguments):
-    return WINDOW.format(name=name, path=str(compiled / f"{name}.py"), arguments=arguments)
+def window(compiled, name, arguments, slider="set_snr_db"):
+    return WINDOW.format(name=name, path=str(compiled / f"{name}.py"), arguments=arguments, slider=slider)
 
 
 @pytest.mark.parametrize(
-    ("name", "arguments"),
-    [("uplink", []), ("activity_detection", ["--detector-name", "covariance"]), ("one_bit_link", ["--dither", "0.2"])],
+    ("name", "arguments", "slider"),
+    [
+        ("uplink", [], "set_snr_db"),
+        ("activity_detection", ["--detector-name", "covariance"], "set_snr_db"),
+        ("one_bit_link", ["--dither", "0.2"], "set_snr_db"),
+        ("noncoherent_access", ["--placement-seed", "-1"], "set_tx_power_dbm"),
+    ],
 )
-def test_the_window_opens_and_shows_something(compiled, name, arguments):
+def test_the_window_opens_and_shows_something(compiled, name, arguments, slider):
     pytest.importorskip("PyQt5", reason="Qt is not installed")
-    done = run("-c", window(compiled, name, arguments), cwd=compiled, QT_QPA_PLATFORM="offscreen")
+    done = run("-c", window(compiled, name, arguments, slider), cwd=compiled, QT_QPA_PLATFORM="offscreen")
     assert done.returncode == 0, done.stderr
     assert int(re.search(r"colours (\d+)", done.stdout).group(1)) > 20
 

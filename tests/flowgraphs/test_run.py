@@ -17,6 +17,8 @@ pytest.importorskip("gnuradio.gr", reason="GNU Radio is not installed")
 
 from massaccess import SystemConfig
 from massaccess.cli import main
+from massaccess.core import sequence_estimate
+from massaccess.evaluate.montecarlo import Campaign, evaluate
 from massaccess.link.recording import open_recording
 from massaccess.registry import RECEIVERS, Entry
 
@@ -102,6 +104,52 @@ def test_packed_frames_are_recorded_and_received_with_the_same_digest(massaccess
     assert plain == 32 * packed
 
 
+NONCOHERENT = (
+    *("--users", "16", "--antennas", "16", "--pilots", "32", "--data", "0", "--index-bits", "2", "--pilot-kind", "gaussian"),
+    *("--pilot-energy", "sequence", "--channel", "pathloss-uniform", "--no-power-control", "--snr-convention", "link-budget"),
+    *("--tx-power-dbm", "30", "--threads", "1", "--frames", "40", "--seed", "4", "--receiver", "matched"),
+)
+
+
+@pytest.fixture
+def matched(monkeypatch):
+    """The registry knows "matched", which correlates with every sequence."""
+
+    @dataclass(frozen=True)
+    class Matched:
+        def __call__(self, obs, *, generator=None):
+            power = (obs.pilots.conj().T @ obs.pilot_rx).abs().square().mean(2)
+            gain = obs.user_gain.repeat_interleave(obs.sequences, 1)
+            return sequence_estimate(((power / gain - 0.5) * 20).unflatten(1, (obs.users, obs.sequences)))
+
+    module = types.ModuleType("massaccess._fakes")
+    module.Matched = Matched
+    monkeypatch.setitem(sys.modules, "massaccess._fakes", module)
+    monkeypatch.setitem(RECEIVERS, "matched", Entry("_fakes:Matched", "noncoherent", "", ""))
+
+
+@pytest.mark.parametrize("more", [("--placement-seed", "2"), ()])
+def test_index_modulated_frames_are_counted_recorded_and_received(massaccess, matched, tmp_path, more):
+    sent = document(massaccess("run", *NONCOHERENT, *more, "--record", str(tmp_path / "air"), "--json", "-"))
+    (result,) = sent["results"]
+    assert (result["tx_power_dbm"], result["frames"], sent["config"]["index_bits"]) == (30, 40, 2)
+    assert 0 < result["ser_devices"] < 0.5
+    config = SystemConfig.from_dict(sent["config"])
+    evaluated = evaluate(Campaign((config,), ("matched",), frames=40, seed=4))["results"][0]
+    for name in ("ser_devices", "ser", "ber", "aep"):
+        assert result[f"{name}_errors"] == evaluated[f"{name}_errors"]
+    found = document(massaccess("receive", str(tmp_path / "air"), "--threads", "1", "--receiver", "matched", "--json", "-"))
+    assert found["flowgraph"]["digest"] == sent["flowgraph"]["digest"]
+    assert found["config"] == sent["config"]
+
+
+def test_index_modulated_runs_say_what_they_are(massaccess, matched):
+    done = massaccess("run", *NONCOHERENT)
+    assert done.returncode == 0, done.stderr
+    assert "32+0 symbols, 4 sequences each, 30 dBm, pathloss-uniform" in " ".join(done.stdout.split())
+    assert "symbol error rate of all devices" in done.stdout
+
+
 def test_options_override_the_file(massaccess, tmp_path):
     (tmp_path / "cell.toml").write_text(
         SystemConfig(users=16, rows=4, columns=4, pilot_len=12, data_len=0, channel="rayleigh", adc_bits=2).to_toml()
@@ -150,6 +198,9 @@ def test_an_interrupted_run_gives_what_it_has(tmp_path, number):
         (("run", "--weights", "nope"), "unknown weights 'nope'"),
         (("run", "--receiver", "covariance+ls-zf", "--weights", "gaussian"), "no weights to choose"),
         (("run", "--users", "0"), "users is 0"),
+        (("run", "--index-bits", "1"), "pass data_len=0 (--data 0)"),
+        (("run", "--index-bits", "1", "--data", "0", "--receiver", "covariance"), "does not tell sequences apart"),
+        (("ap", "--index-bits", "1", "--data", "0", "--active-users", "128", "--index", "0", "--of", "2"), "--index-bits 0"),
         (("run", "--packed"), "bits is 0: pass the bits per real part"),
         (("run", "--channel", "ether"), "unknown channel"),
         (("run", "--record", "nowhere/air"), "nowhere is no folder"),

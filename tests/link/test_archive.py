@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from massaccess.errors import ConfigError, FormatError
-from massaccess.link.archive import open_archive, results
+from massaccess.link.archive import active, open_archive, results
 from massaccess.link.metadata import Metadata
 from massaccess.link.wire import decode, encode
 
@@ -42,6 +42,23 @@ def test_jsonl_is_there_as_it_comes(tmp_path):
     for line, frame, activity in zip(lines[1:], part["frame"], part["activity"], strict=True):
         assert line["frame"] == frame and line["active"] == np.flatnonzero(activity > 0.5).tolist()
         assert line["activity"] == pytest.approx(activity[activity > 0.5], abs=1e-4)
+
+
+def test_sequences_are_told_by_their_odds(tmp_path):
+    """A device is active when a sequence is likelier than silence, whatever its activity is."""
+    odds = np.array([[[-1.0, 2.0], [-0.1, -0.1], [3.0, 4.0]]], np.float32)
+    part = {"frame": np.array([7], np.uint64), "activity": np.array([[0.9, 0.64, 1.0]], np.float32), "odds": odds}
+    assert active(part).tolist() == [[True, False, True]]
+    with open_archive(tmp_path / "x.jsonl") as archive:
+        archive.write(part, Metadata(frame=7))
+    line = json.loads((tmp_path / "x.jsonl").read_text().splitlines()[-1])
+    assert (line["active"], line["sequence"], line["activity"]) == ([0, 2], [1, 1], [0.9, 1.0])
+
+
+@pytest.mark.parametrize("odds", [np.zeros((3, 5, 2)), np.zeros((3, 5), np.float32), np.zeros((3, 4, 2), np.float32)])
+def test_odds_of_something_else_are_refused(odds):
+    with pytest.raises(FormatError, match="not from a receiver"):
+        results(decode(encode({**heard(0, 3), "odds": odds}, Metadata(), sequence=0)))
 
 
 def test_without_frames_no_npz(tmp_path):

@@ -26,7 +26,8 @@ from massaccess.link.fusion_wire import Kind, Note
 from massaccess.link.listener import SilentPeerError
 from massaccess.link.metadata import Metadata
 from massaccess.link.publisher import terminate
-from massaccess.link.recording import Recorder, open_recording
+from massaccess.link.recorder import Recorder
+from massaccess.link.recording import open_recording
 from massaccess.receivers.access_point import AccessPoint
 from massaccess.receivers.factor import Factor
 from massaccess.receivers.pvi import Pvi, shares

@@ -11,7 +11,7 @@ from massaccess.core import SystemConfig
 from massaccess.errors import ConfigError, MassaccessError, UnknownNameError
 from massaccess.forward.simulate import Simulation
 from massaccess.link.metadata import FIELDS, NAMES, Metadata, converter_of, markdown, metadata_of
-from massaccess.link.recording import ANNOTATED, CAPTURED
+from massaccess.link.recording_format import ANNOTATED, CAPTURED
 
 EVERYTHING = Metadata(
     frame=2**63,
@@ -24,6 +24,7 @@ EVERYTHING = Metadata(
     adc_scale=0.7,
     adc_offset=-0.1,
     adc_dither=0.5,
+    user_gain=(0.25, 1.5),
     calibration="roof-3",
     receiver="jcedd",
     version="0.1.0",
@@ -67,6 +68,14 @@ def test_numpy_numbers_are_numbers():
     assert known == Metadata(frame=3, noise_var=0.5, adc_bits=2) and type(known.noise_var) is float
 
 
+def test_powers_are_kept_to_the_last_bit_and_written_short():
+    powers = np.random.default_rng(0).lognormal(0, 5, 500).astype(np.float32)
+    told = json.dumps(Metadata(user_gain=powers).to_dict())
+    kept = Metadata.from_dict(json.loads(told)).user_gain
+    assert np.array_equal(np.array(kept, np.float32), powers)
+    assert len(told) < 16 * len(powers)  # a ZMQ header has to hold them
+
+
 @pytest.mark.parametrize(
     ("field", "value"),
     [
@@ -90,6 +99,11 @@ def test_numpy_numbers_are_numbers():
         ("adc_scale", 0.0),
         ("adc_offset", float("nan")),
         ("adc_dither", -0.1),
+        ("user_gain", ()),
+        ("user_gain", (1.0, 0.0)),
+        ("user_gain", (1.0, float("inf"))),
+        ("user_gain", 1.0),
+        ("user_gain", "12"),
         ("pilot_book", "xyz"),
         ("pilot_book", 7),
         ("receiver", "a\x00b"),

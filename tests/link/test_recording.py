@@ -14,7 +14,9 @@ from massaccess.forward.front_end import front_end
 from massaccess.forward.packing import octets, pack
 from massaccess.forward.simulate import Simulation
 from massaccess.link.metadata import Metadata, metadata_of
-from massaccess.link.recording import Recorder, data_file, meta_file, open_recording
+from massaccess.link.recorder import Recorder
+from massaccess.link.recording import open_recording
+from massaccess.link.recording_format import data_file, meta_file
 
 CONFIG = SystemConfig(users=8, rows=2, columns=2, pilot_len=6, data_len=10, channel="rayleigh", adc_bits=3, snr_db=7.0)
 SECONDS = CONFIG.frame_len / CONFIG.sample_rate_hz
@@ -301,6 +303,12 @@ def test_metadata_that_does_not_hold(capture, change, cure):
     rewrite(capture, change)
     with pytest.raises(FormatError, match=cure):
         open_recording(capture)
+
+
+def test_a_bank_that_stayed_behind_is_not_missed(tmp_path):
+    with Recorder(tmp_path / "air", CONFIG.replace(channel="elsewhere.npz")) as recorder:
+        recorder.write(frames(3), Metadata(frame=0))
+    assert open_recording(tmp_path / "air").config.channel == "elsewhere.npz"
 
 
 def test_a_recording_of_another_program_needs_a_config(capture):

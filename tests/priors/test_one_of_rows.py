@@ -76,7 +76,7 @@ def test_odds_stay_finite_for_devices_that_always_send():
 
 def test_gain_grid_is_the_quantiles_of_even_distances():
     """Half of the gains lie beyond that of the mean distance, all within the range."""
-    gains = gain_grid(47.7)
+    gains = gain_grid(0.0, 47.7)
     middle = ((1 + 10 ** (-47.7 / 36.7)) / 2) ** -3.67
     assert float((gains > middle).double().mean()) == 0.5
     assert float(gains.min()) > 1

@@ -143,7 +143,6 @@ def test_svm_is_liblinear(seen: tuple[Frame, Observation]) -> None:
     torch.testing.assert_close(found, expected * (4 / expected.abs().square().sum()).sqrt())
 
 
-@pytest.mark.slow  # processes that import torch
 def test_svm_processes_change_nothing(seen: tuple[Frame, Observation]) -> None:
     assert torch.equal(create("svm", rounds=1, jobs=2)(seen[1]).symbols, create("svm", rounds=1)(seen[1]).symbols)
 

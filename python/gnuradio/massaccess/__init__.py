@@ -12,6 +12,7 @@ from .array_splitter import array_splitter as array_splitter
 from .channel_simulator import channel_simulator as channel_simulator
 from .fusion_center import fusion_center as fusion_center
 from .meter import meter as meter
+from .noncoherent_receiver import noncoherent_receiver as noncoherent_receiver
 from .pilot_framer import pilot_framer as pilot_framer
 from .population import population as population
 from .quantizer import quantizer as quantizer
@@ -34,6 +35,7 @@ BLOCKS = (
     "channel_simulator",
     "fusion_center",
     "meter",
+    "noncoherent_receiver",
     "pilot_framer",
     "population",
     "quantizer",

@@ -25,6 +25,7 @@ from gnuradio.gr.gateway import py_io_signature
 
 PAGE = 4096  # bytes: a ring buffer is a whole number of pages and of items
 MAX_BUFFER = 64 << 20  # bytes
+ABSENT = {"active_users": 0, "adc_bits": 0, "placement_seed": -1}  # fields of SystemConfig that may be None, and what parameters say then
 
 
 # --- failures -------------------------------------------------------------------------------------------------------------------------
@@ -314,14 +315,25 @@ def to_dict_pmt(values):
 
 
 def system(**values):
-    """A SystemConfig from block parameters, where 0 stands for "none" in ``active_users`` and ``adc_bits``."""
+    """A SystemConfig from block parameters, where `ABSENT` values stand for "none"."""
     from massaccess import SystemConfig
 
-    return SystemConfig(**{name: (value or None) if name in ("active_users", "adc_bits") else value for name, value in values.items()})
+    return SystemConfig(**{name: None if name in ABSENT and value == ABSENT[name] else value for name, value in values.items()})
 
 
-def parse_payload(message, users, payload_bytes):
-    """(user, octets) of a PDU with ``user`` in its dictionary and ``payload_bytes`` octets; ConfigError says what is wrong with it."""
+def check_book(book, own, who):
+    """ConfigError when frames of pilot book ``book`` come to ``who`` with a book of its ``own``."""
+    from massaccess.errors import ConfigError
+
+    if book != own:
+        raise ConfigError(
+            f"frames carry pilot book {book} but {who} has {own}: give both the same users, pilot_len, index_bits, kind, energy and seed"
+        )
+
+
+def parse_payload(message, users, payload_bytes, most=0):
+    """(user, octets) of a PDU with ``user`` in its dictionary and ``payload_bytes`` octets, or with 1 to ``most``; ConfigError says what is
+    wrong with it."""
     from massaccess.errors import ConfigError
 
     if not pmt.is_pair(message) or not pmt.is_dict(pmt.car(message)) or not pmt.is_u8vector(pmt.cdr(message)):
@@ -329,7 +341,10 @@ def parse_payload(message, users, payload_bytes):
     user, octets = pmt.dict_ref(pmt.car(message), pmt.intern("user"), pmt.PMT_NIL), bytes(pmt.u8vector_elements(pmt.cdr(message)))
     if not pmt.is_integer(user) or not 0 <= pmt.to_long(user) < users:
         raise ConfigError(f"user is {user}: the dictionary needs an integer 'user' of 0 to {users - 1}")
-    if not payload_bytes or len(octets) != payload_bytes:
+    if most:
+        if not 1 <= len(octets) <= most:
+            raise ConfigError(f"payload of {len(octets)} bytes: send 1 to {most}")
+    elif not payload_bytes or len(octets) != payload_bytes:
         cure = f"send exactly {payload_bytes}" if payload_bytes else "raise data_len until a CRC and a byte fit"
         raise ConfigError(f"payload of {len(octets)} bytes: {cure}")
     return pmt.to_long(user), octets

@@ -1,4 +1,4 @@
-"""The insides of `receiver` and `activity_detector`: two blocks with a bounded queue of frames between them.
+"""The insides of `receiver`, `activity_detector` and `noncoherent_receiver`: two blocks with a bounded queue of frames between them.
 
 `Intake` (a sink) copies frames into the queue and never computes. `Decoder` (a source) takes batches out, runs a receiver of the library on
 them in its own thread, the only one that touches the device, and emits the answers as streams. Two blocks, because a block that consumes
@@ -14,7 +14,7 @@ import numpy as np
 import pmt
 from gnuradio import gr
 
-from ._base import FrameBlock, guarded, item, item_bytes, system, to_dict_pmt
+from ._base import FrameBlock, check_book, guarded, item, item_bytes, system, to_dict_pmt
 from ._budget import Budget
 from ._engine import Engine
 from ._queue import ESTIMATE, OVERFLOW, STALL_SECONDS, Entry, FrameQueue, Side
@@ -28,10 +28,10 @@ MAX_BUFFER = 512 << 20  # bytes that the answers of two batches may take
 class Intake(FrameBlock):
     """Copies frames and their side information into the queue; frames with NaN or infinity are rejected and counted."""
 
-    def __init__(self, queue, signature, book, side):
+    def __init__(self, queue, signature, users, book, side):
         super().__init__("massaccess_intake", in_sig=[signature])
-        self._queue, self._book = queue, book
-        self._fixed, self._tagged = side, {}
+        self._queue, self._users, self._book = queue, users, book
+        self._fixed, self._tagged, self._gain = side, {}, None
         self._carried = ()  # tags of rejected frames, for the next good one
         self.rejected = 0
 
@@ -52,10 +52,10 @@ class Intake(FrameBlock):
         indices = self.frame_indices(0, count)
         self.rejected += int(count - finite.sum())
         entries = []
-        for row, (side, tags) in enumerate(told):
+        for row, (side, tags, gain) in enumerate(told):
             self._carried += tags
             if finite[row]:
-                entries.append(Entry(int(indices[row]), side, samples[row].copy(), self._carried))
+                entries.append(Entry(int(indices[row]), side, samples[row].copy(), self._carried, gain))
                 self._carried = ()
         self._queue.put(entries)
         self.consume(0, count)
@@ -71,24 +71,24 @@ class Intake(FrameBlock):
         return True
 
     def _told(self, count):
-        """(side information, tags to hand on) of each of ``count`` frames at hand: what tags say holds until they say otherwise."""
+        """(side information, tags to hand on, gains) of each of ``count`` frames at hand: what tags say holds until they say otherwise."""
         tags, start, told = deque(self.tags(0, count)), self.nitems_read(0), []
         for row in range(count):
-            gain, others = None, ()
+            others = ()
             while tags and tags[0].offset == start + row:
                 tag = tags.popleft()
                 key = str(tag.key)
                 others += ((key, tag.value),) if key not in ("frame", "user_gain") else ()
                 if key == "user_gain":
-                    gain = np.array(pmt.f32vector_elements(tag.value), np.float32).tobytes()
+                    self._gain = self._gains(tag.value)
                 elif key == "pilot_book":
                     self._check_book(str(tag.value))
                 elif key in SIDE:
                     self._tagged[key] = pmt.to_python(tag.value)
-            told.append((self._side(gain), others))
+            told.append((self._side(), others, self._gain))
         return told
 
-    def _side(self, gain):
+    def _side(self):
         fixed, tagged = self._fixed, self._tagged
         noise_var = fixed.noise_var or tagged.get("noise_var", 0.0)
         if not noise_var > 0 and noise_var != ESTIMATE:
@@ -97,17 +97,20 @@ class Intake(FrameBlock):
             raise ConfigError("the noise variance is not known: pass noise_var, or tag the first frame with it, or pass -1 to estimate it")
         bits = fixed.adc_bits or tagged.get("adc_bits", 0)
         if not bits:
-            return Side(noise_var, 0, 1.0, gain=gain)
+            return Side(noise_var, 0, 1.0)
         told = {name: getattr(fixed, name) or tagged.get(name, default) for name, default in CONVERTER.items()}
-        return Side(noise_var, bits, **told, gain=gain)
+        return Side(noise_var, bits, **told)
 
-    def _check_book(self, book):
+    def _gains(self, value):
         from massaccess.errors import ConfigError
 
-        if book != self._book:
-            raise ConfigError(
-                f"frames carry pilot book {book} but this receiver has {self._book}: give both the same users, pilot_len, kind and seed"
-            )
+        gains = np.array(pmt.f32vector_elements(value), np.float32)
+        if len(gains) != self._users:
+            raise ConfigError(f"tag user_gain tells of {len(gains)} users but this receiver has {self._users}: give both the same users")
+        return gains
+
+    def _check_book(self, book):
+        check_book(book, self._book, "this receiver")
 
 
 class Decoder(FrameBlock):
@@ -180,16 +183,14 @@ class Decoder(FrameBlock):
 
     def _decode(self, batch):
         """Whether the batch was decoded: one that a stop cut short goes back, and a flowgraph that starts again decodes it in full."""
-        step = len(batch) if batch[0].side.gain is None else 1  # a gain belongs to one frame
-        for first in range(0, len(batch), step):
-            run, began = batch[first : first + step], time.perf_counter()
-            answer = self._engine(run, Budget(len(run) * self._deadline, self._stopped))
-            self._seconds += time.perf_counter() - began
-            if answer.cut and self._stopped():
-                self._queue.put_back(batch[first:])
-                return False
-            self._count(answer)
-            self._pending.append((0, answer))
+        began = time.perf_counter()
+        answer = self._engine(batch, Budget(len(batch) * self._deadline, self._stopped))
+        self._seconds += time.perf_counter() - began
+        if answer.cut and self._stopped():
+            self._queue.put_back(batch)
+            return False
+        self._count(answer)
+        self._pending.append((0, answer))
         return True
 
     def _stopped(self):
@@ -224,8 +225,7 @@ class Decoder(FrameBlock):
         while self._pending and done < room:
             first, answer = self._pending.popleft()
             last = min(first + room - done, len(answer.frames))
-            values = [value for value in (answer.activity, answer.symbols, answer.channel) if value is not None]
-            for port, value in enumerate(values[: len(output_items)]):
+            for port, value in enumerate(answer.streams[: len(output_items)]):
                 output_items[port][done : done + last - first] = value[first:last].reshape(
                     output_items[port][done : done + last - first].shape
                 )
@@ -258,6 +258,7 @@ class Decoder(FrameBlock):
         for row, user in zip(*np.nonzero(answer.ok), strict=True):
             known = {"frame": pmt.from_uint64(answer.frames[row]), "user": int(user)}
             known |= {"activity": float(answer.activity[row, user]), "receiver": self._engine.name}
+            known |= {} if answer.llrs is None else {"llrs": pmt.init_f32vector(answer.llrs.shape[2], answer.llrs[row, user].tolist())}
             octets = answer.payload[row, user].tolist()
             self.message_port_pub(port, pmt.cons(to_dict_pmt(known), pmt.init_u8vector(len(octets), octets)))
 
@@ -286,7 +287,7 @@ def build(
     name,
     options,
     *,
-    activity_only,
+    answers,
     values,
     noise_var,
     adc_bits,
@@ -303,7 +304,8 @@ def build(
     threads,
     device,
 ):
-    """(intake, decoder) for the parameters of a block; ``values`` are fields of SystemConfig. Errors of the house for what cannot be."""
+    """(intake, decoder) for the parameters of a block; ``values`` are fields of SystemConfig, ``answers`` is one of
+    `_engine.ANSWERS`. Errors of the house for what cannot be."""
     from massaccess.errors import ConfigError, unknown
     from massaccess.forward.pilots import book_id
 
@@ -323,7 +325,7 @@ def build(
         name,
         dict(options or {}),
         config=config,
-        activity_only=activity_only,
+        answers=answers,
         channel_cov=channel_cov,
         weights=weights,
         seed=seed,
@@ -332,13 +334,22 @@ def build(
         device=device,
         warm_up=overflow != "block" or deadline_ms > 0,
     )
-    outputs = [item(np.float32, config.users)]
-    if not activity_only:
-        outputs += [item(np.complex64, config.data_len, config.users), item(np.complex64, config.users, config.antennas)]
+    outputs = _outputs(config, answers)
     most = MAX_BUFFER // (2 * max(map(item_bytes, outputs)))
     if max_batch > most:
         raise ConfigError(f"max_batch is {max_batch}: the answers would need a buffer above {MAX_BUFFER >> 20} MiB, pass at most {most}")
     queue = FrameQueue(queue_frames, max_batch, overflow)
     samples = item(np.complex64, config.frame_len, config.antennas)
-    intake = Intake(queue, samples, book_id(engine.population.pilots), Side(noise_var, adc_bits, adc_scale, adc_offset, adc_dither))
+    side = Side(noise_var, adc_bits, adc_scale, adc_offset, adc_dither)
+    intake = Intake(queue, samples, config.users, book_id(engine.population.pilots), side)
     return intake, Decoder(queue, engine, intake, outputs, max_batch, deadline_ms), samples, outputs
+
+
+def _outputs(config, answers):
+    """Signatures of the streams of each of `_engine.ANSWERS`, in the order of `Answer.streams`."""
+    outputs = [item(np.float32, config.users)]
+    if answers == "all":
+        outputs += [item(np.complex64, config.data_len, config.users), item(np.complex64, config.users, config.antennas)]
+    if answers == "sequences":
+        outputs += [item(np.float32, config.users, config.sequences), item(np.float32, config.users, config.index_bits)]
+    return outputs

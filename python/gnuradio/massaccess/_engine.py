@@ -9,27 +9,37 @@ import numpy as np
 from ._queue import ESTIMATE, Entry, Side
 
 WARM_UP_STEPS = 32
+MOST = 1e30  # log odds of strong devices are millions: this only keeps differences of infinities finite
+BLOCKS = {  # which block is for receivers of other kinds
+    "activity": "only detects activity: use the block activity_detector",
+    "noncoherent": "is for frames without data: use the block noncoherent_receiver",
+}
+ANSWERS = ("all", "activity", "sequences")  # of `receiver`, `activity_detector`, `noncoherent_receiver`; what the meter compares
 
 
 class Answer(NamedTuple):
-    """Results of a batch: frames with the tags to hand on, activity [B N], symbols [B D*N] and channel [B N*M] or None, active [B N],
-    payload [B N bytes] with its check ok [B N]; cut: how many of the frames got fewer steps than they should, because time was up."""
+    """Results of a batch: frames with the tags to hand on, active [B N], and streams, of which activity [B N] is the first; payload [B N C]
+    with its check ok [B N], octets, or the bits of sequences with their llrs [B N J]; cut: how many of the frames got fewer steps than
+    they should, because time was up."""
 
     frames: list
     tags: list
-    activity: np.ndarray
-    symbols: np.ndarray | None
-    channel: np.ndarray | None
     active: np.ndarray
-    payload: np.ndarray | None
-    ok: np.ndarray | None
+    streams: tuple
+    payload: np.ndarray | None = None
+    ok: np.ndarray | None = None
+    llrs: np.ndarray | None = None
     cut: int = 0
+
+    @property
+    def activity(self):
+        return self.streams[0]
 
 
 class Engine:
     """A receiver of the registry with everything that it needs to know beforehand: entries of the queue in, answers out."""
 
-    def __init__(self, name, options, *, config, activity_only, channel_cov, weights, seed, max_batch, threads, device, warm_up):
+    def __init__(self, name, options, *, config, answers, channel_cov, weights, seed, max_batch, threads, device, warm_up):
         from massaccess.errors import ConfigError
         from massaccess.forward.simulate import Population
         from massaccess.registry import create, entry
@@ -39,14 +49,20 @@ class Engine:
             raise ConfigError(
                 f"receiver {name!r} is a genie: it needs the truth, which no stream carries; choose another, see `massaccess receivers`"
             )
-        if found.kind == "activity" and not activity_only:
-            raise ConfigError(f"receiver {name!r} only detects activity: use the block activity_detector, or a receiver that decodes")
+        if answers == "all" and found.kind in BLOCKS:
+            raise ConfigError(f"receiver {name!r} {BLOCKS[found.kind]}, or a receiver that decodes symbols")
+        if answers == "sequences" and found.kind != "noncoherent":
+            raise ConfigError(
+                f"receiver {name!r} does not tell sequences apart: choose one that `massaccess receivers --kind noncoherent` lists"
+            )
+        if answers == "sequences" and not config.index_bits:
+            raise ConfigError("index_bits is 0, one sequence a device: pass 1 to 8, or use the block activity_detector")
         if found.kind == "coherent" and config.activity_prior < 1:
             raise ConfigError(
                 f"receiver {name!r} must know who is active: put a detector before it, 'covariance+{name}', "
                 f"or pass active_users={config.users}"
             )
-        self.name, self.config, self.activity_only = name, config, activity_only
+        self.name, self.config, self.answers = name, config, answers
         self.population = Population(config)
         self._covariance = _covariance(config, channel_cov)
         options = _with_weights(name, options, weights)
@@ -95,7 +111,7 @@ class Engine:
 
         config, side = self.config, entries[0].side
         rx = torch.from_numpy(np.stack([entry.samples for entry in entries])).reshape(len(entries), config.frame_len, config.antennas)
-        gain = None if side.gain is None else torch.from_numpy(np.frombuffer(side.gain, np.float32).copy()).expand(len(entries), -1)
+        gain = None if entries[0].gain is None else torch.from_numpy(np.stack([entry.gain for entry in entries]))
         unknown = side.noise_var == ESTIMATE
         seen = observe(
             rx,
@@ -113,19 +129,33 @@ class Engine:
             user_gain=gain,
             channel_cov=self._covariance,
             array=(config.rows, config.columns),
+            sequences=config.sequences,
         )
         return with_estimated_noise(seen) if unknown else seen
 
     def _answer(self, entries, estimate):
         frames, tags = [entry.frame for entry in entries], [entry.tags for entry in entries]
-        active, activity = estimate.active.cpu(), estimate.activity.float().cpu().numpy()
-        cut = _cut(estimate, len(frames))
-        if self.activity_only:
-            return Answer(frames, tags, activity, None, None, active.numpy(), None, None, cut)
-        symbols = estimate.symbols.cpu()
-        payload, ok = self.population.framing.decode(self.population.constellation.decide(symbols.transpose(1, 2)))
-        flat = [value.reshape(len(frames), -1).numpy() for value in (symbols, estimate.channel.cpu())]
-        return Answer(frames, tags, activity, *flat, active.numpy(), payload.numpy(), (ok & active).numpy(), cut)
+        active, cut = estimate.active.cpu(), _cut(estimate, len(frames))
+        streams, decoded = [estimate.activity.float().cpu()], {}
+        if self.answers == "all":
+            symbols = estimate.symbols.cpu()
+            payload, ok = self.population.framing.decode(self.population.constellation.decide(symbols.transpose(1, 2)))
+            decoded = {"payload": payload.numpy(), "ok": (ok & active).numpy()}
+            streams += [symbols, estimate.channel.cpu()]
+        elif self.answers == "sequences":
+            bits, odds, llrs = _index(estimate.sequence_odds.float().cpu(), self.config.index_bits)
+            decoded = {"payload": bits.numpy(), "ok": active.numpy(), "llrs": llrs.numpy()}
+            streams += [odds, llrs]
+        flat = tuple(value.reshape(len(frames), -1).numpy() for value in streams)
+        return Answer(frames, tags, active.numpy(), flat, **decoded, cut=cut)
+
+
+def _index(odds, index_bits):
+    """Bits [B N J] that the likeliest sequences tell, odds [B N Q] and log-likelihood ratios [B N J]: finite, as a stream wants them."""
+    from massaccess.forward.index_modulation import llrs, to_bits
+
+    odds = odds.clamp(-MOST, MOST)
+    return to_bits(odds.argmax(-1), index_bits), odds, llrs(odds)
 
 
 def _covariance(config, name):

@@ -53,4 +53,9 @@ def tag_metadata(block, port, row, metadata, known):
     before = {} if known is None else known.to_dict()
     for name, value in metadata.to_dict().items():
         if name != "frame" and before.get(name) != value:
-            block.tag(port, row, name, value)
+            block.tag(port, row, name, gain_pmt(value) if name == "user_gain" else value)
+
+
+def gain_pmt(gain):
+    """What tag ``user_gain`` holds: mean powers of the users, single precision."""
+    return pmt.init_f32vector(len(gain), list(gain))

@@ -21,16 +21,17 @@ class Side(NamedTuple):
     adc_scale: float
     adc_offset: float = 0.0
     adc_dither: float = 0.0
-    gain: bytes | None = None
 
 
 class Entry(NamedTuple):
-    """A frame that waits: number, side information, samples [T * M] complex64, and the other tags that came with it, (key, value)."""
+    """A frame that waits: number, side information, samples [T * M] complex64, the other tags that came with it, (key, value), and the
+    mean powers of its users [N] float32, where they are known."""
 
     frame: int
     side: Side
     samples: np.ndarray
     tags: tuple = ()
+    gain: np.ndarray | None = None
 
 
 class FrameQueue:
@@ -130,4 +131,4 @@ class FrameQueue:
         return length
 
     def _key(self, entry):
-        return (entry.frame // self._max_batch if self._overflow == "block" else 0, entry.side)
+        return (entry.frame // self._max_batch if self._overflow == "block" else 0, entry.side, entry.gain is None)

@@ -10,7 +10,7 @@ class activity_detector(receiver):
     tags and errors are those of `receiver`.
     """
 
-    ACTIVITY_ONLY = True
+    ANSWERS = "activity"
     PORTS = ("active", "stats")
 
     def __init__(self, receiver="activity", **parameters):

@@ -3,9 +3,9 @@
 import threading
 
 import numpy as np
-import pmt
 
 from ._base import FrameBlock, guarded, item, system
+from ._metadata import gain_pmt
 
 BUFFER_FRAMES = 64
 
@@ -17,8 +17,11 @@ class channel_simulator(FrameBlock):
     [users, rows * columns], may stay unconnected. Draws belong to the number in tag ``frame``, so batch sizes change nothing: with the
     seed of the `population`, frame f is frame f of `massaccess.forward.simulate.Simulation`.
 
+    With ``snr_convention="link-budget"`` the noise follows from ``tx_power_dbm``, ``noise_figure_db`` and ``bandwidth_hz``, not from
+    ``snr_db``. ``placement_seed`` puts the users of path-loss channels where it says; -1: elsewhere in every frame.
+
     Tags on out 0: ``frame``; ``noise_var``, ``rx_rate``, ``rx_freq`` and ``rx_time`` on the first item, ``noise_var`` again when it
-    changes; ``user_gain`` (f32vector) where the channel model gives users different mean powers; and all that came with the samples.
+    changes, and ``user_gain`` (f32vector) where the channel model gives users different mean powers; and all that came with the samples.
     """
 
     def __init__(
@@ -32,8 +35,12 @@ class channel_simulator(FrameBlock):
         active_users=0,
         snr_db=15.0,
         snr_convention="received",
+        tx_power_dbm=23.0,
+        noise_figure_db=5.0,
+        bandwidth_hz=1e6,
         channel="uma",
         power_control=True,
+        placement_seed=-1,
         cfo_hz=0.0,
         chain_phase_deg=0.0,
         sample_rate_hz=15e3,
@@ -50,8 +57,12 @@ class channel_simulator(FrameBlock):
             active_users=active_users,
             snr_db=snr_db,
             snr_convention=snr_convention,
+            tx_power_dbm=tx_power_dbm,
+            noise_figure_db=noise_figure_db,
+            bandwidth_hz=bandwidth_hz,
             channel=channel,
             power_control=power_control,
+            placement_seed=placement_seed,
             cfo_hz=cfo_hz,
             chain_phase_deg=chain_phase_deg,
             sample_rate_hz=sample_rate_hz,
@@ -71,15 +82,22 @@ class channel_simulator(FrameBlock):
         self._seed = seed
         self._air = _air(config, seed)
         self._air.model  # a wrong channel name fails here, not in the first frame
-        self._noise_var = None
+        self._noise_var = self._gain = None
 
     def set_snr_db(self, snr_db):
         """Changes the noise of the frames to come."""
+        self._change(snr_db=snr_db)
+
+    def set_tx_power_dbm(self, tx_power_dbm):
+        """Changes the transmit power of the frames to come; only a link budget knows one."""
+        self._change(tx_power_dbm=tx_power_dbm)
+
+    def _change(self, **changes):
         with self._lock:
-            self._air = _air(self._air.config.replace(snr_db=snr_db), self._seed)
+            self._air = _air(self._air.config.replace(**changes), self._seed)
 
     def start(self):
-        self._noise_var = None  # whoever was connected while the flowgraph was locked has not heard it
+        self._noise_var = self._gain = None  # whoever was connected while the flowgraph was locked has not heard it
         return True
 
     @guarded
@@ -118,7 +136,9 @@ class channel_simulator(FrameBlock):
 
     def _tag_gain(self, first, gain):
         for row, values in enumerate(gain.tolist()):
-            self.tag(0, first + row, "user_gain", pmt.init_f32vector(len(values), values))
+            if values != self._gain:
+                self._gain = values
+                self.tag(0, first + row, "user_gain", gain_pmt(values))
 
 
 def _runs(indices):

@@ -11,15 +11,18 @@ from ._base import FrameBlock, guarded, item, parse_payload, system
 
 BUFFER_FRAMES = 64
 QUEUED_PAYLOADS = 1024
+MOST_OCTETS = 255  # of a payload that is spread over frames
 
 
 class population(FrameBlock):
     """Samples of all users of a cell, one frame an item: [pilot_len + data_len, users], pilots then data, zeros while a user sleeps.
+    With ``index_bits`` (and ``data_len=0``) a device has 2 ** index_bits sequences, and sends the one that its bits choose.
 
     Frame f of a seed is frame f of `massaccess.forward.simulate.Simulation`; ``frames=0`` never ends. Tags: ``frame``, and ``pilot_book``
     on the first item. A PDU on port ``payload`` (dictionary with ``user``; as many octets as `payload_bytes`) wakes that user in the next
-    block of 16 frames, one frame a PDU, and replaces its random payload. Beyond 1,024 waiting ones they overflow, which ``overflowed``
-    counts, as ``rejected`` counts malformed ones.
+    block of 16 frames, one frame a PDU, and replaces its random payload. With ``index_bits`` it has 1 to 255 octets and takes
+    ceil(8 octets / index_bits) frames in a row (see `massaccess.forward.index_modulation.spread`). Beyond 1,024 waiting PDUs they overflow,
+    which ``overflowed`` counts, as ``rejected`` counts malformed ones.
     """
 
     def __init__(
@@ -32,6 +35,8 @@ class population(FrameBlock):
         modulation="qpsk",
         pilot_kind="qpsk",
         pilot_seed=0,
+        pilot_energy="symbol",
+        index_bits=0,
         seed=0,
         frames=0,
     ):
@@ -47,6 +52,8 @@ class population(FrameBlock):
             modulation=modulation,
             pilot_kind=pilot_kind,
             pilot_seed=pilot_seed,
+            pilot_energy=pilot_energy,
+            index_bits=index_bits,
         )
         super().__init__("massaccess_population", out_sig=[item(np.complex64, config.frame_len, users)])
         self.set_min_output_buffer(0, BUFFER_FRAMES)
@@ -70,7 +77,7 @@ class population(FrameBlock):
         from massaccess.errors import ConfigError
 
         try:
-            entry = parse_payload(message, self._population.config.users, self.payload_bytes)
+            entry = parse_payload(message, self._population.config.users, self.payload_bytes, most_octets(self._population))
         except ConfigError as error:
             self.rejected += 1
             gr.logger(self.alias()).warn(f"payload rejected: {error}")
@@ -79,7 +86,7 @@ class population(FrameBlock):
             if len(self._waiting) >= QUEUED_PAYLOADS:
                 self.overflowed += 1
             else:
-                self._waiting.append(entry)
+                self._waiting.append((entry[0], pieces(self._population, entry[1])))
 
     def start(self):
         self._told = False  # whoever was connected while the flowgraph was locked has not heard it
@@ -119,22 +126,39 @@ class population(FrameBlock):
         with self._lock:
             waiting, self._waiting = self._waiting, deque()
             row_of = {}
-            for user, octets in waiting:
+            for user, parts in waiting:
                 row = row_of.get(user, 0)
-                if row == len(samples):
-                    self._waiting.append((user, octets))  # a later block
-                    continue
-                row_of[user] = row + 1
-                samples[row, :, user] = modulate_one(self._population, user, octets)
+                now, later = parts[: len(samples) - row], parts[len(samples) - row :]
+                row_of[user] = row + len(now)
+                if len(now):
+                    samples[row : row + len(now), :, user] = modulate_one(self._population, user, now)
+                if len(later):
+                    self._waiting.append((user, later))  # a later block
 
 
-def modulate_one(population, user, octets):
-    """Samples [T] complex64 of one user that sends ``octets``."""
+def most_octets(population):
+    """Octets that a payload PDU may have; 0: exactly those of a frame."""
+    return MOST_OCTETS if population.config.index_bits else 0
+
+
+def pieces(population, octets):
+    """What each frame [F C] uint8 of a payload carries: octets, or the bits that choose a sequence."""
+    import torch
+
+    from massaccess.forward.index_modulation import spread
+
+    index_bits = population.config.index_bits
+    return spread(octets, index_bits) if index_bits else torch.tensor([list(octets)], dtype=torch.uint8)
+
+
+def modulate_one(population, user, parts):
+    """Samples [F T] complex64 of one user whose frames carry ``parts`` [F C], of `pieces`."""
     import torch
 
     config = population.config
-    active = torch.zeros(1, config.users, dtype=torch.bool)
-    payload = torch.zeros(1, config.users, len(octets), dtype=torch.uint8)
-    active[0, user] = True
-    payload[0, user] = torch.tensor(list(octets), dtype=torch.uint8)
-    return population.modulate(active, payload).samples[0, :, user].numpy()
+    active = torch.zeros(len(parts), config.users, dtype=torch.bool)
+    carried = torch.zeros(len(parts), config.users, parts.shape[1], dtype=torch.uint8)
+    active[:, user] = True
+    carried[:, user] = parts
+    sent = population.choose(active, carried) if config.index_bits else population.modulate(active, carried)
+    return sent.samples[:, :, user].numpy()

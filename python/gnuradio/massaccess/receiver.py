@@ -1,12 +1,9 @@
 """Frames in; who is active, what they sent and over which channels out."""
 
-from gnuradio import blocks, gr
-
-from ._base import io_signature, item_bytes
-from ._decoder import build, check_side
+from ._receiver_block import ReceiverBlock
 
 
-class receiver(gr.hier_block2):
+class receiver(ReceiverBlock):
     """Runs a receiver of `massaccess.registry` on a stream of frames [pilot_len + data_len, rows * columns].
 
     Out, one item a decoded frame, numbered by tag ``frame``: activity [users] float, symbols [data_len, users], channel
@@ -35,7 +32,7 @@ class receiver(gr.hier_block2):
     Raises UnknownNameError, ConfigError, FormatError or ShapeError when the parameters, or the weights, do not fit; genies are refused.
     """
 
-    ACTIVITY_ONLY = False
+    ANSWERS = "all"
     PORTS = ("packets", "active", "stats")
 
     def __init__(
@@ -52,6 +49,7 @@ class receiver(gr.hier_block2):
         modulation="qpsk",
         pilot_kind="qpsk",
         pilot_seed=0,
+        pilot_energy="symbol",
         noise_var=0.0,
         adc_bits=0,
         adc_scale=0.0,
@@ -67,11 +65,10 @@ class receiver(gr.hier_block2):
         threads=0,
         device="auto",
     ):
-        self._intake, self._decoder, samples, outputs = build(
+        super().__init__(
             receiver,
             options,
-            activity_only=self.ACTIVITY_ONLY,
-            values={
+            {
                 "users": users,
                 "rows": rows,
                 "columns": columns,
@@ -82,6 +79,7 @@ class receiver(gr.hier_block2):
                 "modulation": modulation,
                 "pilot_kind": pilot_kind,
                 "pilot_seed": pilot_seed,
+                "pilot_energy": pilot_energy,
             },
             noise_var=noise_var,
             adc_bits=adc_bits,
@@ -98,27 +96,3 @@ class receiver(gr.hier_block2):
             threads=threads,
             device=device,
         )
-        gr.hier_block2.__init__(self, f"massaccess_{type(self).__name__}", io_signature([samples]), io_signature(outputs))
-        self.connect(self, self._intake)
-        self._ends = [
-            blocks.null_sink(item_bytes(signature)) for signature in outputs
-        ]  # an output may stay unconnected, and the decoder runs all the same
-        for port, end in enumerate(self._ends):
-            self.connect((self._decoder, port), (self, port))
-            self.connect((self._decoder, port), end)
-        for port in self.PORTS:
-            self.message_port_register_hier_out(port)
-            self.msg_connect(self._decoder, port, self, port)
-
-    def set_noise_var(self, noise_var):
-        """Noise variance of the frames to come; 0 follows the tags, -1 estimates it."""
-        check_side("noise_var", noise_var, estimate=True)
-        self._intake.set_side(noise_var=noise_var)
-
-    def stats(self):
-        """receiver, weights, weights_hash, and so far: frames, active, packets, dropped, rejected, cut, stalls, queue, seconds."""
-        return self._decoder.stats()
-
-    def digest(self):
-        """SHA-256 over frame numbers, active sets and payloads: equal for equal answers."""
-        return self._decoder.digest()

@@ -14,11 +14,12 @@ BUFFER_FRAMES = 64
 class sigmf_recorder(MetadataSink):
     """Records frames complex64 [pilot_len + data_len, antennas], one an item, sample by sample as ``path``.sigmf-data and .sigmf-meta.
 
-    The system parameters are those of `massaccess.SystemConfig` (0 active users and 0 converter bits mean none) and go into the metadata,
-    so that a replay knows them. Tags go there as well: times and frequencies into captures, one annotation for each run of consecutive
-    frames. ``seed`` is that of the simulation, -1 for frames off the air. ``record=False`` pauses. The files appear when the flowgraph
-    stops, also by Ctrl-C; started again, it records as path-2, path-3, ... ``frames`` counts what was written. ``packed`` frames are octets
-    [pilot_len + data_len, octets] of a `sample_packer` of ``adc_bits`` bits; `sigmf_replay` gives the samples that they stand for.
+    The system parameters are those of `massaccess.SystemConfig` (0 active users, 0 converter bits and a placement seed of -1 mean none) and
+    go into the metadata, so that a replay knows them. Tags go there as well: times and frequencies into captures, one annotation for each
+    run of consecutive frames. ``seed`` is that of the simulation, -1 for frames off the air. ``record=False`` pauses. The files appear when
+    the flowgraph stops, also by Ctrl-C; started again, it records as path-2, path-3, ... ``frames`` counts what was written. ``packed``
+    frames are octets [pilot_len + data_len, octets] of a `sample_packer` of ``adc_bits`` bits; `sigmf_replay` gives the samples that they
+    stand for.
     """
 
     def __init__(
@@ -34,13 +35,19 @@ class sigmf_recorder(MetadataSink):
         modulation="qpsk",
         snr_db=15.0,
         snr_convention="received",
+        tx_power_dbm=23.0,
+        noise_figure_db=5.0,
+        bandwidth_hz=1e6,
         adc_bits=0,
         adc_offset=0.0,
         adc_dither=0.0,
         channel="uma",
         power_control=True,
+        placement_seed=-1,
         pilot_kind="qpsk",
         pilot_seed=0,
+        pilot_energy="symbol",
+        index_bits=0,
         sample_rate_hz=15e3,
         carrier_hz=3.5e9,
         cfo_hz=0.0,
@@ -51,7 +58,7 @@ class sigmf_recorder(MetadataSink):
         record=True,
         packed=False,
     ):
-        from massaccess.link.recording import require_free
+        from massaccess.link.recorder import require_free
 
         self._config = system(
             users=users,
@@ -64,13 +71,19 @@ class sigmf_recorder(MetadataSink):
             modulation=modulation,
             snr_db=snr_db,
             snr_convention=snr_convention,
+            tx_power_dbm=tx_power_dbm,
+            noise_figure_db=noise_figure_db,
+            bandwidth_hz=bandwidth_hz,
             adc_bits=adc_bits,
             adc_offset=adc_offset,
             adc_dither=adc_dither,
             channel=channel,
             power_control=power_control,
+            placement_seed=placement_seed,
             pilot_kind=pilot_kind,
             pilot_seed=pilot_seed,
+            pilot_energy=pilot_energy,
+            index_bits=index_bits,
             sample_rate_hz=sample_rate_hz,
             carrier_hz=carrier_hz,
             cfo_hz=cfo_hz,
@@ -98,7 +111,7 @@ class sigmf_recorder(MetadataSink):
 
     @guarded(result=False)
     def start(self):
-        from massaccess.link.recording import Recorder
+        from massaccess.link.recorder import Recorder
 
         self._starts += 1
         path = self._path if self._starts == 1 else f"{self._path}-{self._starts}"

@@ -2,9 +2,11 @@
 
 from gnuradio import blocks, gr
 
+from ._base import ABSENT
 from .activity_detector import activity_detector
 from .channel_simulator import channel_simulator
 from .meter import meter
+from .noncoherent_receiver import noncoherent_receiver
 from .population import population
 from .quantizer import quantizer
 from .receiver import receiver
@@ -14,8 +16,10 @@ from .sigmf_recorder import sigmf_recorder
 from .sigmf_replay import sigmf_replay
 from .zmq_publisher import zmq_publisher
 
-CELL = ("users", "pilot_len", "data_len", "modulation", "pilot_kind", "pilot_seed")
+BOOK = ("users", "pilot_len", "pilot_kind", "pilot_seed", "pilot_energy")
+DATA = ("data_len", "modulation")
 ARRAY = ("rows", "columns")
+METERED = {"activity": ((0, 1),), "all": ((0, 1), (1, 3), (2, 4)), "sequences": ((1, 1),)}  # outputs of the receiver, inputs of the meter
 PACKED_IN_FLIGHT = 512  # frames that the buffers of packer and unpacker may hold besides: pages of few octets are many frames
 SLOWEST = 0.1  # frames per second
 THROTTLE_SECONDS = 0.1  # the throttle sleeps for all that it passes on at once, and neither frames nor Ctrl-C get through meanwhile
@@ -27,8 +31,8 @@ class uplink(gr.top_block):
 
     Everything about the system comes from ``config``, a `massaccess.SystemConfig`. ``record`` is the path of a SigMF recording of what the
     receiver sees, ``publish`` a ZMQ endpoint for what it finds, ``rate`` a limit in frames per second (0: none). ``packed`` sends and
-    records the converters' bits in place of samples. ``streaming`` are parameters of the receiver block. A detector of activity, or a
-    frame without data, is compared by activity alone.
+    records the converters' bits in place of samples. ``streaming`` are parameters of the receiver block; without a name it is
+    `default_receiver`. A detector of activity, or a frame without data, is compared by activity alone, index-modulated frames by sequences.
 
     Sent frames and answers are the library's: frame f is frame f of ``Simulation(config, seed)``.
     """
@@ -36,7 +40,7 @@ class uplink(gr.top_block):
     def __init__(
         self,
         config,
-        receiver="jcedd",
+        receiver="",
         options=None,
         *,
         seed=0,
@@ -49,12 +53,12 @@ class uplink(gr.top_block):
         **streaming,
     ):
         gr.top_block.__init__(self, "massaccess uplink")
-        known = {**config.to_dict(), "active_users": config.active_users or 0}
+        known = _known(config)
         self.config, self.seed = config, seed
-        self.population = population(**_pick(known, CELL, "activity", "active_users"), seed=seed, frames=frames)
+        self.population = population(**_parameters(population, known), seed=seed, frames=frames)
         self.channel = channel_simulator(**_parameters(channel_simulator, known), seed=seed)
         self.receiver = make_receiver(config, receiver, options, seed=seed, channel_cov=config.channel, **streaming)
-        compare = "activity" if isinstance(self.receiver, activity_detector) else "all"
+        compare = self.receiver.ANSWERS
         self.meter = meter(compare, **_parameters(meter, known), hold_frames=_in_flight(**streaming) + (PACKED_IN_FLIGHT if packed else 0))
         sent = self._throttled(rate)
         on_the_wire = self._air(sent, packed)
@@ -62,12 +66,12 @@ class uplink(gr.top_block):
         self.connect(sent, (self.meter, 0))
         if compare == "all":
             self.connect((self.channel, 1), (self.meter, 2))
-        for port, into in ((0, 1),) if compare == "activity" else ((0, 1), (1, 3), (2, 4)):
+        for port, into in METERED[compare]:
             self.connect((self.receiver, port), (self.meter, into))
         if record:
             self.recorder = sigmf_recorder(
                 record,
-                **_parameters(sigmf_recorder, {**known, "adc_bits": config.adc_bits or 0}),
+                **_parameters(sigmf_recorder, known),
                 seed=seed,
                 overwrite=overwrite,
                 packed=packed,
@@ -109,7 +113,7 @@ class uplink(gr.top_block):
 class capture(gr.top_block):
     """sigmf_replay -> receiver -> null sink, or publisher: decodes a recording, whose metadata says all that the receiver must know."""
 
-    def __init__(self, path, receiver="jcedd", options=None, *, seed=0, publish="", check_hash=True, salvage=False, **streaming):
+    def __init__(self, path, receiver="", options=None, *, seed=0, publish="", check_hash=True, salvage=False, **streaming):
         gr.top_block.__init__(self, "massaccess capture")
         self.replay = sigmf_replay(str(path), check_hash=check_hash, salvage=salvage)
         self.config = self.replay.config
@@ -125,23 +129,37 @@ def _too_slow(rate):
     return ConfigError(f"rate is {rate} frames per second: pass {SLOWEST} or more, or 0 for no limit; a throttle asleep cannot be stopped")
 
 
+def default_receiver(config):
+    """The name of the toolkit's default for frames of ``config``."""
+    return "noncoherent" if config.index_bits else "jcedd"
+
+
 def make_receiver(config, name, options=None, **parameters):
-    """The receiver block for a SystemConfig: an activity_detector where the receiver only detects, or there are no data."""
+    """The receiver block for a SystemConfig: a noncoherent_receiver for index-modulated frames, an activity_detector where the receiver
+    only detects, or there are no data."""
     from massaccess.registry import entry
 
-    known = {**config.to_dict(), "active_users": config.active_users or 0, "adc_bits": 0}  # tags say how the converters are set
-    kind = activity_detector if not config.data_len or entry(name).kind == "activity" else receiver
-    return kind(name, options=options, **_pick(known, CELL, ARRAY, "activity", "active_users"), **parameters)
+    name = name or default_receiver(config)
+    detects = not config.data_len or entry(name).kind == "activity"
+    kind = noncoherent_receiver if config.index_bits else activity_detector if detects else receiver
+    fields = (*BOOK, "index_bits") if config.index_bits else (*BOOK, *DATA)
+    known = _known(config)  # but not of the converters: tags say how they are set
+    return kind(name, options=options, **_pick(known, fields, ARRAY, "activity", "active_users"), **parameters)
 
 
 def make_publisher(tb, config, endpoint):
     """A publisher on the receiver of ``tb``, connected."""
-    only = isinstance(tb.receiver, activity_detector)
-    sizes = {"antennas": 0, "data_len": 0} if only else {"antennas": config.antennas, "data_len": config.data_len}
-    publisher = zmq_publisher(users=config.users, endpoint=endpoint, **sizes)
-    for port in range(1 if only else 3):
+    all_of_it = tb.receiver.ANSWERS == "all"
+    sizes = {"antennas": config.antennas, "data_len": config.data_len} if all_of_it else {"antennas": 0, "data_len": 0}
+    publisher = zmq_publisher(users=config.users, endpoint=endpoint, **sizes, index_bits=config.index_bits)
+    for port in range({"all": 3, "sequences": 2, "activity": 1}[tb.receiver.ANSWERS]):
         tb.connect((tb.receiver, port), (publisher, port))
     return publisher
+
+
+def _known(config):
+    """Fields of a SystemConfig as block parameters have them."""
+    return {**config.to_dict(), **{name: absent for name, absent in ABSENT.items() if getattr(config, name) is None}}
 
 
 def _in_flight(*, max_batch=32, queue_frames=64, **others):

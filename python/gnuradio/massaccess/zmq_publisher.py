@@ -5,14 +5,18 @@ import numpy as np
 from ._base import item
 from ._messages import Messages
 
+REAL = ("activity", "odds")
+
 
 class zmq_publisher(Messages):
     """Publishes activity float32 [users], symbols complex64 [data_len, users] and channel complex64 [users, antennas], one frame an item.
 
     Each message holds up to ``max_batch`` frames: arrays ``frame`` uint64 [K], ``activity`` [K, users], ``symbols`` [K, data_len, users],
     ``channel`` [K, users, antennas], and the metadata of the tags (see `massaccess.link.wire`). ``data_len=0`` has no symbols, and
-    ``antennas=0`` no channel, and no such input. ``mode`` "pub" never holds up the flowgraph and may lose messages, which listeners count;
-    "push" waits for a listener and loses none. ``endpoint`` is the address that was bound: "tcp://127.0.0.1:*" picks a free port.
+    ``antennas=0`` no channel, and no such input. With ``index_bits`` (then ``data_len`` is 0) the second input is that of a
+    `noncoherent_receiver`: odds float32 [users, 2 ** index_bits], array ``odds`` [K, users, 2 ** index_bits].
+    ``mode`` "pub" never holds up the flowgraph and may lose messages, which listeners count; "push" waits for a listener and loses none.
+    ``endpoint`` is the address that was bound: "tcp://127.0.0.1:*" picks a free port.
     Frames leave as soon as they come: no latency is added.
     """
 
@@ -27,12 +31,19 @@ class zmq_publisher(Messages):
         high_water_mark=32,
         linger=2.0,
         allow_remote=False,
+        index_bits=0,
     ):
+        from massaccess.errors import ConfigError
+
+        if index_bits and (data_len or not 0 < index_bits <= 8):
+            raise ConfigError(f"index_bits is {index_bits} and data_len {data_len}: pass 1 to 8 and data_len=0, or index_bits=0")
         shapes = {"activity": (users,)}
+        if index_bits:
+            shapes["odds"] = (users, 2**index_bits)
         if data_len:
             shapes["symbols"] = (data_len, users)
         if antennas:
             shapes["channel"] = (users, antennas)
-        arrays = {name: (shape, item(np.float32 if name == "activity" else np.complex64, *shape)) for name, shape in shapes.items()}
+        arrays = {name: (shape, item(np.float32 if name in REAL else np.complex64, *shape)) for name, shape in shapes.items()}
         options = {"mode": mode, "high_water_mark": high_water_mark, "linger_s": linger, "allow_remote": allow_remote}
         super().__init__("massaccess_zmq_publisher", arrays, endpoint, max_batch, options)

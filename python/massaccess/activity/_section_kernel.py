@@ -106,7 +106,8 @@ def alike(
     yr, yi = np.empty((columns, size)), np.empty((columns, size))
     evidence, share = np.empty((sequences, profiles)), np.empty((sequences, profiles))
     own, total, hushed = np.empty((users, sequences)), np.empty((users, sequences)), np.empty(users)
-    precision, now, silence, counted = np.empty(sequences), np.empty(sequences), np.empty(users), np.empty(users, np.bool_)
+    strength, mean = np.empty(users), power
+    precision, now, silence, counted = np.empty(sequences), np.empty(sequences), np.empty(users), np.empty(users, np.int64)
     for frame in range(first, last):
         for m in range(columns):
             for i in range(size):
@@ -120,7 +121,8 @@ def alike(
         total[:] = 0.0
         hushed[:] = 1.0
         silence[:] = 0.0
-        counted[:] = False
+        counted[:] = 0
+        strength[:] = 0.0
         moving = True
         for sweep in range(len(exponents)):
             if sampled[sweep]:
@@ -156,10 +158,12 @@ def alike(
                         evidence[q, k] = log_weight[k] + power[k] * energy / scale - looks * math.log(scale)
                 quiet = _weigh(evidence, exponents[sweep], prior, share, now)
                 if sampled[sweep]:
-                    counted[n] = True
+                    counted[n] += 1
                     silence[n] += quiet
                     for q in range(sequences):
-                        total[n, q] += share[q].sum()
+                        for k in range(profiles):
+                            total[n, q] += share[q, k]
+                            strength[n] += share[q, k] * mean[k]
                     _draw(share, quiet, numbers[sweep, rank])
                 else:
                     moved = max(moved, abs(quiet - hushed[n]))
@@ -179,7 +183,8 @@ def alike(
             used[frame] += 1
         _settle(total, silence, counted, odds[frame])
         for n in range(users):
-            received[frame, n] = own[n].sum() * amplitude[frame, n] ** 2
+            level = strength[n] / counted[n] if counted[n] else own[n].sum()
+            received[frame, n] = level * amplitude[frame, n] ** 2
 
 
 @njit(cache=True, nogil=True, fastmath=True, inline="always")
@@ -214,7 +219,8 @@ def beams(
     packed = size * (size + 1) // 2
     evidence, share, product = np.empty((sequences, profiles)), np.empty((sequences, profiles)), np.empty(profiles)
     total, now, hushed = np.empty((users, sequences)), np.empty(sequences), np.empty(users)
-    silence, counted, pr, pi = np.empty(users), np.empty(users, np.bool_), np.empty(size), np.empty(size)
+    strength, mean = np.empty(users), power.sum(0) / antennas
+    silence, counted, pr, pi = np.empty(users), np.empty(users, np.int64), np.empty(size), np.empty(size)
     for frame in range(first, last):
         lanes = kept_count[frame]
         ar, ai = np.zeros((packed, lanes)), np.zeros((packed, lanes))
@@ -234,7 +240,8 @@ def beams(
         total[:] = 0.0
         hushed[:] = 1.0
         silence[:] = 0.0
-        counted[:] = False
+        counted[:] = 0
+        strength[:] = 0.0
         moving = True
         for sweep in range(len(exponents)):
             if sampled[sweep]:
@@ -267,10 +274,12 @@ def beams(
                     _profile_evidence(precision, energy, here, log_weight, evidence[q], product)
                 quiet = _weigh(evidence, exponents[sweep], prior, share, now)
                 if sampled[sweep]:
-                    counted[n] = True
+                    counted[n] += 1
                     silence[n] += quiet
                     for q in range(sequences):
-                        total[n, q] += share[q].sum()
+                        for k in range(profiles):
+                            total[n, q] += share[q, k]
+                            strength[n] += share[q, k] * mean[k]
                     _draw(share, quiet, numbers[sweep, rank])
                 else:
                     moved = max(moved, abs(quiet - hushed[n]))
@@ -295,4 +304,5 @@ def beams(
             used[frame] += 1
         _settle(total, silence, counted, odds[frame])
         for n in range(users):
-            received[frame, n] = own[n].sum() * amplitude[frame, n] ** 2 / antennas
+            level = strength[n] / counted[n] if counted[n] else own[n].sum() / antennas
+            received[frame, n] = level * amplitude[frame, n] ** 2

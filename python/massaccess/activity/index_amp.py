@@ -28,8 +28,8 @@ class IndexAmp:
     Departures: the Onsager term is the mean divergence per antenna and the effective noise variance is measured, see
     `message_passing.amp`; messages are damped. The paper's 50 undamped iterations (``iterations=50, damping=1.0, tolerance=0.0``) run
     away in its own cell, where gains differ by up to 48 dB: 0.13 of 100 devices wrong at 40 symbols and 16 antennas, 0.001 with the
-    defaults. Where gains are not known the paper has no rule; here the posterior is averaged over those of `priors.one_of_rows.gain_grid`,
-    which is not enough for few symbols. ``gain_range_db=0`` takes all gains to be 1.
+    defaults. Where of the gains only the range is known (``gain_range_db`` of the observation) the paper has no rule; here the posterior
+    is averaged over those of `priors.one_of_rows.gain_grid`, which is not enough for few symbols.
     """
 
     sections: bool = False
@@ -37,7 +37,6 @@ class IndexAmp:
     iterations: int = 100
     damping: float = 0.5
     tolerance: float = 1e-6
-    gain_range_db: float = 48.0
 
     def __post_init__(self) -> None:
         if self.decision not in DECISIONS:
@@ -73,4 +72,4 @@ class IndexAmp:
         energy = torch.linalg.vector_norm(obs.pilots, dim=0).square().view(1, obs.users, obs.sequences, 1)
         if obs.user_gain is not None:
             return energy * obs.user_gain[:, :, None, None]
-        return (energy * gain_grid(self.gain_range_db).to(energy)).expand(obs.frames, -1, -1, -1)
+        return (energy * gain_grid(*(obs.gain_range_db or (0.0, 0.0))).to(energy)).expand(obs.frames, -1, -1, -1)

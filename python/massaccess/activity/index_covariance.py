@@ -16,6 +16,7 @@ from ..priors.one_of_rows import OneOfRows, gain_grid
 from .covariance import Problem, descend, evidence
 
 DECISIONS = ("map", "lr", "fixed")
+Range = tuple[float, float] | None  # of gains that are not known [dB]
 LEAST = 1e-6  # gain in log posterior of a move that is worth making
 NOTHING = 1e-30  # stands for a power of zero where its logarithm is told
 ROUNDS = 4  # moves a frame, at the most, in units of the devices
@@ -30,7 +31,8 @@ class IndexCovariance:
     included, all other sections at the powers that descent found. "map": every device is silent or has one sequence, at its gain; the move
     of one device, also from one sequence to another, that raises the posterior most is made first, until none does.
 
-    Where gains are not known, descent may go up to ``gain_range_db`` dB above 1, "fixed" takes 1 for the gain, "lr" averages the
+    Where gains are not known but for their range (``gain_range_db`` of the observation), descent may go up to its end, "fixed" takes its
+    low end for the gain, "lr" averages the
     likelihood over those of `priors.one_of_rows.gain_grid`, and "map" moves at the gains that fit best next to what descent found, then
     averages in the same way, given the other sections.
 
@@ -41,7 +43,6 @@ class IndexCovariance:
     sweeps: int = 40
     tolerance: float = 1e-3
     ceiling: float = 10.0
-    gain_range_db: float = 48.0
 
     def __post_init__(self) -> None:
         if self.decision not in DECISIONS:
@@ -49,41 +50,43 @@ class IndexCovariance:
 
     def __call__(self, obs: Observation, *, generator: torch.Generator | None = None) -> Estimate:
         """Estimate with ``sequence_odds`` [B N Q]; info: power [B N Q], iterations [B] (sweeps)."""
-        problem, known = _problem(obs), obs.user_gain is not None
-        limit = self.ceiling * problem.gain * (1 if known else 10 ** (self.gain_range_db / 10))
+        problem, unknown_db = _problem(obs), obs.gain_range_db
+        limit = self.ceiling * (problem.gain if unknown_db is None else torch.full_like(problem.gain, _linear(unknown_db[1])))
         power, sweeps = descend(problem, limit, sweeps=self.sweeps, tolerance=self.tolerance)
-        odds = self._odds(problem, power, obs.sequences, known)
+        odds = self._odds(problem, power, obs.sequences, unknown_db)
         shape = (obs.users, obs.sequences)
         found = odds.to(obs.pilot_rx.real.dtype)
         return sequence_estimate(found, info={"power": power.unflatten(1, shape), "iterations": sweeps})
 
-    def _odds(self, problem: Problem, power: Tensor, sequences: int, known: bool) -> Tensor:
+    def _odds(self, problem: Problem, power: Tensor, sequences: int, unknown_db: Range) -> Tensor:
         if self.decision == "fixed":
             return torch.log(2 * power / problem.gain + NOTHING).unflatten(1, (-1, sequences))
         if self.decision == "lr":
-            return self._averaged(problem, power, sequences, known)
-        level = problem.gain if known else _fitted(problem, power, sequences, 10 ** (self.gain_range_db / 10))
+            return _averaged(problem, power, sequences, unknown_db)
+        level = problem.gain if unknown_db is None else _fitted(problem, power, sequences, unknown_db)
         problem = replace(problem, gain=level)
         largest, column = (power / level).unflatten(1, (-1, sequences)).max(-1)
         path = _move_compiled if power.device.type == "cpu" else _move_batched
         chosen, odds = path(problem, torch.where(largest > 0.5, column, -1), sequences)
-        return odds if known else self._averaged(problem, _power_of(problem, chosen, sequences), sequences, known)
+        return odds if unknown_db is None else _averaged(problem, _power_of(problem, chosen, sequences), sequences, unknown_db)
 
-    def _averaged(self, problem: Problem, power: Tensor, sequences: int, known: bool) -> Tensor:
-        """Log odds [B N Q] of each sequence given the powers [B NQ] of the other sections, at the device's gain or over all it may have."""
-        precision, match = given_others(problem, power, sequences)
-        if known:
-            level = problem.gain.unflatten(1, (-1, sequences))
-            return evidence(precision, match, level, problem.antennas) - problem.log_odds_against
-        grid = gain_grid(self.gain_range_db).to(power)
-        each = evidence(precision[..., None], match[..., None], grid, problem.antennas)
-        return torch.logsumexp(each, -1) - math.log(len(grid)) - problem.log_odds_against
+
+def _averaged(problem: Problem, power: Tensor, sequences: int, unknown_db: Range) -> Tensor:
+    """Log odds [B N Q] of each sequence given the powers [B NQ] of the other sections, at the device's gain or over all it may have."""
+    precision, match = given_others(problem, power, sequences)
+    if unknown_db is None:
+        level = problem.gain.unflatten(1, (-1, sequences))
+        return evidence(precision, match, level, problem.antennas) - problem.log_odds_against
+    grid = gain_grid(*unknown_db).to(power)
+    each = evidence(precision[..., None], match[..., None], grid, problem.antennas)
+    return torch.logsumexp(each, -1) - math.log(len(grid)) - problem.log_odds_against
 
 
 def _problem(obs: Observation) -> Problem:
-    """Every sequence a column; gains are those of the columns, 1 where they are not known."""
+    """Every sequence a column; gains are those of the columns, the least possible where they are not known."""
     rx, book = obs.pilot_rx.to(torch.complex128), obs.pilots.to(torch.complex128)
-    gain = torch.ones(obs.frames, obs.users, dtype=torch.float64, device=rx.device) if obs.user_gain is None else obs.user_gain.double()
+    least = 1.0 if obs.gain_range_db is None else _linear(obs.gain_range_db[0])
+    gain = rx.real.new_full((obs.frames, obs.users), least) if obs.user_gain is None else obs.user_gain.double()
     prior = OneOfRows(obs.activity, gain).log_prior(obs.sequences)
     gain = gain.repeat_interleave(obs.sequences, 1)
     return Problem(rx @ rx.mH / obs.antennas, book, gain, obs.linear_noise_var, obs.antennas, -prior)
@@ -105,10 +108,14 @@ def given_others(problem: Problem, power: Tensor, sequences: int) -> tuple[Tenso
     return (precision @ turn).diagonal(dim1=2, dim2=3).real, (turn.mH @ match @ turn).diagonal(dim1=2, dim2=3).real
 
 
-def _fitted(problem: Problem, power: Tensor, sequences: int, most: float) -> Tensor:
-    """Power [B NQ], from 1 to ``most``, at which each sequence fits best next to the other sections."""
+def _linear(level_db: float) -> float:
+    return float(10 ** (level_db / 10))
+
+
+def _fitted(problem: Problem, power: Tensor, sequences: int, unknown_db: tuple[float, float]) -> Tensor:
+    """Power [B NQ], within the range, at which each sequence fits best next to the other sections."""
     precision, match = given_others(problem, power, sequences)
-    return ((match - precision) / precision.square()).clamp(1.0, most).flatten(1)
+    return ((match - precision) / precision.square()).clamp(_linear(unknown_db[0]), _linear(unknown_db[1])).flatten(1)
 
 
 def _power_of(problem: Problem, chosen: Tensor, sequences: int) -> Tensor:

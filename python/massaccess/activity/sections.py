@@ -199,8 +199,7 @@ def _batched(problem: Problem) -> tuple[Tensor, Tensor, Tensor]:
         for rank in range(problem.order.shape[1]):
             state.visit(problem, sweep, rank)
         state.end(problem, sweep)
-    antennas = 1 if problem.looks else problem.power.shape[0]
-    return state.answer(), state.own.sum((2, 3)) * problem.amplitude.square() / antennas, state.used
+    return state.answer(), state.strength(problem) * problem.amplitude.square(), state.used
 
 
 @dataclass(eq=False)
@@ -212,7 +211,8 @@ class _State:
     hushed: Tensor  # [B N]
     total: Tensor  # [B N Q] sums over sampled sweeps
     silence: Tensor  # [B N]
-    counted: Tensor  # [B N]
+    counted: Tensor  # [B N] sweeps in these sums
+    shown: Tensor  # [B N] power, summed likewise
     moved: Tensor  # [B]
     moving: Tensor  # [B]
     doubtful: Tensor  # [B]
@@ -241,7 +241,8 @@ class _State:
             here.new_ones(frames, users),
             sections.clone(),
             here.new_zeros(frames, users),
-            here.new_zeros(frames, users) > 0,
+            torch.zeros(frames, users, dtype=torch.long, device=rx.device),
+            here.new_zeros(frames, users),
             here.new_zeros(frames),
             yes,
             yes.clone(),
@@ -287,7 +288,7 @@ class _State:
         silence = torch.sigmoid(-now.logsumexp(1))
         share = torch.softmax(counts.flatten(1), 1) * (1 - silence)[:, None]
         if problem.sampled[sweep]:
-            self._count(rows, user, visited, share.unflatten(1, counts.shape[1:]).sum(2), silence)
+            self._count(problem, rows, user, visited, share.unflatten(1, counts.shape[1:]), silence)
             share = _drawn(share, silence, problem.numbers[sweep, rank])
         else:
             self.moved = self.moved.maximum(torch.where(visited, (silence - self.hushed[rows, user]).abs(), 0))
@@ -307,14 +308,20 @@ class _State:
         factor = power / (1 + power * precision).clamp_min(LEAST_REST)
         self.inverse -= factor[..., None, None] * image[..., None] * image.conj()[..., None, :]
 
-    def _count(self, rows: Tensor, user: Tensor, visited: Tensor, mass: Tensor, silence: Tensor) -> None:
-        self.total[rows, user] += torch.where(visited[:, None], mass, 0)
+    def _count(self, problem: Problem, rows: Tensor, user: Tensor, visited: Tensor, share: Tensor, silence: Tensor) -> None:
+        self.total[rows, user] += torch.where(visited[:, None], share.sum(2), 0)
+        self.shown[rows, user] += torch.where(visited, (share @ problem.power.mean(0)).sum(1), 0)
         self.silence[rows, user] += torch.where(visited, silence, 0)
-        self.counted[rows, user] |= visited
+        self.counted[rows, user] += visited
 
     def answer(self) -> Tensor:
         sampled = self.total.clamp_min(FLOOR).log() - self.silence.clamp_min(FLOOR).log()[..., None]
-        return torch.where(self.counted[..., None], sampled, self.odds)
+        return torch.where(self.counted[..., None] > 0, sampled, self.odds)
+
+    def strength(self, problem: Problem) -> Tensor:
+        """Expected power of each device [B N], of a gain of 1."""
+        soft = self.own.sum((2, 3)) / (1 if problem.looks else problem.power.shape[0])
+        return torch.where(self.counted > 0, self.shown / self.counted.clamp_min(1), soft)
 
 
 def _drawn(share: Tensor, silence: Tensor, number: Tensor) -> Tensor:

@@ -24,6 +24,7 @@ RATES = {
     "aep": "activity error rate",
     "p_md": "missed detection",
     "p_fa": "false alarm",
+    "ser_devices": "symbol error rate of all devices",
     "ser": "symbol error rate",
     "ber": "bit error rate",
     "fer": "packet error rate",

@@ -17,7 +17,7 @@ from rich.text import Text
 
 from .. import __version__
 from ..errors import FormatError
-from ..link.archive import KINDS, THRESHOLD, Archive, open_archive, results
+from ..link.archive import KINDS, Archive, active, open_archive, results
 from ..link.listener import Listener, SilentPeerError
 from ..link.metadata import Metadata
 from ..link.publisher import MODES
@@ -46,7 +46,7 @@ class Meter:
         self.frames += len(arrays["frame"])
         self.octets += sum(array.nbytes for array in arrays.values())
         if "activity" in arrays:
-            self.active += int((arrays["activity"] > THRESHOLD).sum())
+            self.active += int(active(arrays).sum())
             self.users = arrays["activity"].shape[1]
         self.metadata = metadata
 

@@ -28,9 +28,10 @@ def command(capture: Path, seed: int | None, no_hash: bool, salvage: bool, json_
     `run`.
     """
     recording = open_recording(capture, check_hash=not no_hash, salvage=salvage)
-    radio, name = blocks(), options.pop("receiver")
+    radio = blocks()
     seed = seed if seed is not None else recording.seed or 0
-    tb = radio.capture(capture, name, seed=seed, check_hash=False, salvage=salvage, **options)
+    tb = radio.capture(capture, seed=seed, check_hash=False, salvage=salvage, **options)
+    name = tb.receiver.stats()["receiver"]
     try:
         outcome = watch(radio.run, tb, f"{name}, {capture.name}", lambda seconds: counters(tb.receiver.stats(), len(recording), seconds))
     except MassaccessError as error:

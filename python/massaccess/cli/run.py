@@ -22,7 +22,12 @@ def streaming_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Options of the receiver block, the same for `run` and `receive`."""
     for option in reversed(
         (
-            click.option("--receiver", default="jcedd", show_default=True, help="Name in the registry; see `massaccess receivers`."),
+            click.option(
+                "--receiver",
+                default="",
+                show_default="jcedd; noncoherent with --index-bits",
+                help="Name in the registry; see `massaccess receivers`.",
+            ),
             click.option(
                 "--weights",
                 metavar="NAME",
@@ -86,8 +91,9 @@ def command(config_path: Path | None, json_path: Path | None, traceback: bool, *
     """
     config = configure(config_path, options)
     radio = blocks()
-    name, frames, seed = options.pop("receiver"), options["frames"], options["seed"]
-    tb = radio.uplink(config, name, **options)
+    frames, seed = options["frames"], options["seed"]
+    tb = radio.uplink(config, **options)
+    name = tb.receiver.stats()["receiver"]
     try:
         outcome = watch(
             radio.run, tb, f"{name}, {config.users} users, {config.antennas} antennas", lambda seconds: progress(tb, frames, seconds)
@@ -119,7 +125,7 @@ def blocks() -> Any:
 def progress(tb: Any, frames: int, seconds: float) -> dict[str, Any]:
     """What the display shows while the flowgraph runs."""
     summary = tb.meter.summary()
-    rates = {name: summary[name] for name in ("aep", "ser", "fer") if summary.get(name) is not None}
+    rates = {name: summary[name] for name in ("aep", "ser_devices", "ser", "fer") if summary.get(name) is not None}
     return {**counters(tb.receiver.stats(), frames, seconds), **{RATES[name]: rate for name, rate in rates.items()}}
 
 
@@ -127,13 +133,13 @@ def headline(config: SystemConfig) -> str:
     """The configuration in one line."""
     active = f"{config.active_users} active" if config.active_users else f"activity {config.activity:g}"
     converter = f", {config.adc_bits}-bit converters" if config.adc_bits else ""
-    return (
-        f"{config.users} users ({active}), {config.rows}x{config.columns} antennas, {config.pilot_len}+{config.data_len} symbols, "
-        f"{config.snr_db:g} dB, {config.channel}{converter}"
-    )
+    symbols = f"{config.pilot_len}+{config.data_len} symbols" + (f", {config.sequences} sequences each" if config.index_bits else "")
+    power = f"{config.tx_power_dbm:g} dBm" if config.link_budget else f"{config.snr_db:g} dB"
+    return f"{config.users} users ({active}), {config.rows}x{config.columns} antennas, {symbols}, {power}, {config.channel}{converter}"
 
 
 def document(config: SystemConfig, seed: int | None, facts: dict[str, Any], rates: dict[str, Any]) -> dict[str, Any]:
     """What ``--json`` writes; ``results`` has the form of `massaccess evaluate`."""
-    result = {"receiver": facts["receiver"], "snr_db": config.snr_db, "pilots": config.pilot_len, **rates} if rates else None
-    return {"config": config.to_dict(), "version": __version__, "seed": seed, "results": [result] if result else [], "flowgraph": facts}
+    power = {"tx_power_dbm": config.tx_power_dbm} if config.link_budget else {"snr_db": config.snr_db}
+    results = [{"receiver": facts["receiver"], **power, "pilots": config.pilot_len, **rates}] if rates else []
+    return {"config": config.to_dict(), "version": __version__, "seed": seed, "results": results, "flowgraph": facts}

@@ -159,7 +159,7 @@ class _Run:
         self.genie = entry(name).genie
         self.receiver = create(name, **options)
         self.tally, self.ranking = Tally(), Ranking()
-        self.seconds, self.evaluations, self.warm = 0.0, 0.0, False
+        self.seconds, self.evaluations, self.iterations, self.warm = 0.0, 0.0, 0.0, False
 
     def receive(self, config: SystemConfig, frame: Frame, obs: Observation) -> None:
         if not self.warm:  # compilation and first-touch costs are not the algorithm's
@@ -169,6 +169,7 @@ class _Run:
         estimate = self._call(frame, obs, self.steps)
         self.seconds += time.perf_counter() - started
         self.evaluations += float(estimate.info.get("nfe", 0)) * len(frame)
+        self.iterations += float(torch.as_tensor(estimate.info.get("iterations", 0)).double().mean()) * len(frame)
         self.tally.add(config, frame, estimate)
         self.ranking.add(frame, estimate)
 
@@ -206,6 +207,7 @@ class _Run:
         }
         cost = {
             "nfe": self.evaluations / campaign.frames,
+            "iterations": self.iterations / campaign.frames,
             "seconds_per_frame": self.seconds / campaign.frames,
             "device": str(campaign.where),
             "threads": torch.get_num_threads(),

@@ -334,8 +334,9 @@ def make_channel(config: SystemConfig, *, split: str = "test") -> ChannelModel:
 
 def received_power(config: SystemConfig) -> float:
     """E|y|^2 of one antenna sample, signal plus noise: what a slow gain control settles on."""
-    model = make_channel(config)
-    gain = model.mean_gain() if isinstance(model, PathLoss) and model.absolute and not model.power_control else 1.0
+    absolute = config.link_budget and not config.power_control and config.channel in CHANNELS  # a bank, which may be elsewhere, has mean 1
+    model = make_channel(config) if absolute else None
+    gain = model.mean_gain() if isinstance(model, PathLoss) else 1.0
     energy = 1.0 if config.pilot_energy == "symbol" or config.data_len else 1 / config.pilot_len
     return config.activity_prior * config.users * gain * energy + config.noise_var
 

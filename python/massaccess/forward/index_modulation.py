@@ -2,6 +2,12 @@
 
 >>> to_index(torch.tensor([[0, 1], [1, 1]])).tolist(), to_bits(torch.tensor([1, 3]), 2).tolist()
 ([1, 3], [[0, 1], [1, 1]])
+
+A payload of several octets is as many frames of one sequence each as its bits need, zeros at the end; nothing protects it.
+
+>>> bits = spread(b"hi", 3)
+>>> bits.shape, gather(bits)
+(torch.Size([6, 3]), b'hi')
 """
 
 from __future__ import annotations
@@ -21,6 +27,18 @@ def to_index(bits: Tensor) -> Tensor:
 def to_bits(index: Tensor, index_bits: int) -> Tensor:
     """Bits [... J] uint8 of the sequences index [...]."""
     return ((index[..., None] >> torch.arange(index_bits - 1, -1, -1, device=index.device)) & 1).to(torch.uint8)
+
+
+def spread(octets: bytes, index_bits: int) -> Tensor:
+    """Bits [F J] uint8 of the F = ceil(8 octets / J) frames that tell ``octets``, most significant bit first."""
+    bits = to_bits(torch.tensor(list(octets), dtype=torch.long), 8).flatten()
+    return torch.nn.functional.pad(bits, (0, -len(bits) % index_bits)).reshape(-1, index_bits)
+
+
+def gather(bits: Tensor) -> bytes:
+    """The inverse of `spread`: the whole octets in bits [F J]."""
+    flat = bits.flatten()
+    return bytes(to_index(flat[: len(flat) // 8 * 8].reshape(-1, 8)).tolist())
 
 
 def llrs(odds: Tensor) -> Tensor:

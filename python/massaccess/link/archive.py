@@ -1,13 +1,13 @@
 """Files of what a listener heard. Both kinds grow on the disk, not in memory.
 
 ``.npz``: for ``numpy.load``. One array for each of the publisher's, frames along the first axis: ``frame`` uint64 [F], ``activity`` float32
-[F N], ``symbols`` complex64 [F D N], ``channel`` complex64 [F N M], of packed samples ``packed`` uint8 [F L+D octets]
-(`massaccess.forward.packing`); and ``metadata.jsonl``, octets, a line for each change, ``row`` being
+[F N], ``symbols`` complex64 [F D N], ``channel`` complex64 [F N M], of a non-coherent receiver ``odds`` float32 [F N Q], of packed samples
+``packed`` uint8 [F L+D octets] (`massaccess.forward.packing`); and ``metadata.jsonl``, octets, a line for each change, ``row`` being
 the first frame that it holds for. It appears under its name when it is complete.
 
 ``.jsonl``: one line a frame, to read along: ``{"frame": 7, "active": [3, 9], "activity": [0.98, 0.71]}``, where ``activity`` is that of the
-active users; and a line ``{"metadata": {...}}`` before the first frame that it holds for. Symbols and channels are left out, and packed
-samples are refused.
+active users, and ``sequence`` of a non-coherent receiver which of its sequences each of them sent, counted from 0; and a line
+``{"metadata": {...}}`` before the first frame that it holds for. Symbols and channels are left out, and packed samples are refused.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ THRESHOLD = 0.5
 
 
 def results(message: Message, most: int | None = None) -> dict[str, np.ndarray]:
-    """The arrays of a message of frames, of at most so many: ``frame`` [K], and others with K rows, of a receiver ``activity`` [K N], of
-    packed samples ``packed`` [K L+D octets].
+    """The arrays of a message of frames, of at most so many: ``frame`` [K], and others with K rows, of a receiver ``activity`` [K N] (and
+    ``odds`` [K N Q], of a non-coherent one), of packed samples ``packed`` [K L+D octets].
 
     Raises FormatError when it is a message of something else.
     """
@@ -44,10 +44,19 @@ def results(message: Message, most: int | None = None) -> dict[str, np.ndarray]:
     if frame.dtype != np.uint64 or frame.ndim != 1 or found.dtype != dtype or found.ndim != rank:
         shapes = f"frame is {frame.dtype} {list(frame.shape)} and {name} {found.dtype} {list(found.shape)}"
         raise FormatError(f"{shapes}: not from a receiver, nor packed samples")
+    odds = message.arrays.get("odds")
+    if odds is not None and (odds.dtype != np.float32 or odds.ndim != 3 or odds.shape[:2] != found.shape or not odds.shape[2]):
+        raise FormatError(f"odds are {odds.dtype} {list(odds.shape)} beside {name} {list(found.shape)}: not from a receiver")
     for other, array in message.arrays.items():
         if array.shape[:1] != frame.shape:
             raise FormatError(f"{other} is {list(array.shape)} in a message of {len(frame)} frames: not from a receiver")
     return {other: array[:most] for other, array in message.arrays.items()}
+
+
+def active(arrays: Mapping[str, np.ndarray]) -> np.ndarray:
+    """Decisions [K N] bool of a receiver whose `results` are ``arrays``: with sequences, whether one of them is likelier than silence."""
+    found: np.ndarray = (arrays["odds"] > 0).any(-1) if "odds" in arrays else arrays["activity"] > THRESHOLD
+    return found
 
 
 class Archive(ABC):
@@ -102,9 +111,13 @@ class JsonlArchive(Archive):
     def _append(self, arrays: Mapping[str, np.ndarray]) -> None:
         if "activity" not in arrays:
             raise FormatError("packed samples do not say who is active, which is all that .jsonl holds: choose .npz")
-        for frame, activity in zip(arrays["frame"], arrays["activity"], strict=True):
-            active = np.flatnonzero(activity > THRESHOLD)
-            self._line({"frame": int(frame), "active": active.tolist(), "activity": [round(float(value), 4) for value in activity[active]]})
+        for row, found in enumerate(active(arrays)):
+            users, activity = np.flatnonzero(found), arrays["activity"][row]
+            known = {"frame": int(arrays["frame"][row]), "active": users.tolist()}
+            known["activity"] = [round(float(value), 4) for value in activity[users]]
+            if "odds" in arrays:
+                known["sequence"] = arrays["odds"][row, users].argmax(-1).tolist()
+            self._line(known)
 
     def _line(self, entry: Mapping[str, object]) -> None:
         self._file.write(json.dumps(entry) + "\n")

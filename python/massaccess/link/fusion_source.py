@@ -67,6 +67,12 @@ class Source(Protocol):
         ...
 
 
+def check_coherent(config: SystemConfig) -> None:
+    """Raises ConfigError for index-modulated frames: they have no symbols to agree on."""
+    if config.index_bits:
+        raise ConfigError(f"index_bits is {config.index_bits}: access points need data symbols, pass --index-bits 0 and --data 1")
+
+
 @dataclass(frozen=True)
 class SimulatedShare:
     """The antennas that access point ``index`` of ``of`` holds of a simulated array; all access points of a seed hear the same users."""
@@ -81,6 +87,7 @@ class SimulatedShare:
             raise ConfigError(f"access point {self.index} of {self.of} with {self.config.antennas} antennas: count from 0, an antenna each")
         if self.config.activity_prior != 1:
             raise ConfigError(f"activity is {self.config.activity_prior}: access points have to know who is active, pass --active-users")
+        check_coherent(self.config)
 
     @cached_property
     def simulation(self) -> Simulation:
@@ -118,6 +125,7 @@ class RecordedShare:
             raise ConfigError(
                 f"{self.recording.path} has unknown activity: access points have to know who is active, record all users active"
             )
+        check_coherent(self.recording.config)
         if self.recording.metadata.noise_var is None:
             raise ConfigError(f"{self.recording.path} does not say its noise variance: record it with the metadata noise_var")
 

@@ -16,6 +16,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from ..core import FrontEnd, SystemConfig
 from ..errors import ConfigError, unknown
 
@@ -56,6 +58,7 @@ class Metadata:
     adc_scale: float | None = None
     adc_offset: float | None = None
     adc_dither: float | None = None
+    user_gain: tuple[float, ...] | None = None
     calibration: str | None = None
     receiver: str | None = None
     version: str | None = None
@@ -170,6 +173,14 @@ def _share(name: str, value: Any) -> float:
     return number
 
 
+def _gains(name: str, value: Any) -> tuple[float, ...]:
+    """In single precision, written as short as it goes: a header has to hold them."""
+    numbers = () if isinstance(value, (str, bytes)) or not hasattr(value, "__iter__") else tuple(_number(name, entry) for entry in value)
+    if not numbers or min(numbers) <= 0:
+        raise ConfigError(f"{name} is {value!r:.80}: pass one mean power above 0 for each user")
+    return tuple(float(str(np.float32(entry))) for entry in numbers)
+
+
 def _time(name: str, value: Any) -> Time:
     if not isinstance(value, (tuple, list)) or len(value) != 2:
         raise ConfigError(f"{name} is {value!r}: pass (whole seconds, fraction of a second), so that no precision is lost")
@@ -253,6 +264,15 @@ FIELDS = (
         ON_CHANGE,
         "annotations `massaccess:adc_dither`",
         _share,
+    ),
+    Field(
+        "user_gain",
+        "f32vector",
+        "power",
+        "mean channel power of each user, where it is known",
+        ON_CHANGE,
+        "annotations `massaccess:user_gain`",
+        _gains,
     ),
     Field("calibration", "string", "", "id of the array calibration", ON_CHANGE, "annotations `massaccess:calibration`", _text),
     Field("receiver", "string", "", "registry name of the receiver", ON_RESULTS, "annotations `massaccess:receiver`", _text),

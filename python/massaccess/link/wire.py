@@ -80,7 +80,9 @@ def encode(arrays: Mapping[str, np.ndarray], metadata: Metadata, *, sequence: in
         parts += [np.ascontiguousarray(array, DTYPES[dtype]).data.cast("B") if array.size else b"", bytes(-array.nbytes % ALIGN)]
     header = _padded(json.dumps({"arrays": layout, "metadata": metadata.to_dict()}, separators=(",", ":"), allow_nan=False).encode())
     payload = sum(len(part) for part in parts)
-    if len(arrays) > MAX_ARRAYS or len(header) > MAX_HEADER or payload > MAX_BYTES:
+    if len(header) > MAX_HEADER:
+        raise ShapeError(f"a header of {len(header)} bytes: shorten the metadata, {MAX_HEADER} bytes hold the user_gain of 1,000 users")
+    if len(arrays) > MAX_ARRAYS or payload > MAX_BYTES:
         raise ShapeError(
             f"{len(arrays)} arrays of {payload} bytes: send at most {MAX_ARRAYS} arrays and {MAX_BYTES} bytes, or fewer frames a message"
         )

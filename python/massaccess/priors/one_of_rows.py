@@ -65,14 +65,14 @@ class OneOfRows:
         return torch.logsumexp(evidence, -1) - math.log(powers) + self.log_prior(rows)
 
 
-def gain_grid(range_db: float) -> Tensor:
-    """Gains [K], equally likely, of devices spread evenly over the distances of a cell: from 1 at its edge to ``range_db`` dB above it for
-    the nearest, falling by 36.7 dB a decade of distance. For 0 the gain 1 alone.
+def gain_grid(low_db: float, high_db: float) -> Tensor:
+    """Gains [K], equally likely, of devices spread evenly over the distances of a cell: from ``low_db`` at its edge to ``high_db`` for the
+    nearest, falling by 36.7 dB a decade of distance. One gain where the two are one.
 
-    >>> gain_grid(0.0).tolist(), len(gain_grid(48.0))
+    >>> gain_grid(0.0, 0.0).tolist(), len(gain_grid(0.0, 48.0))
     ([1.0], 16)
     """
-    count = GRID if range_db else 1
-    nearest = 10 ** (-range_db / DECADE_DB)
+    count = GRID if high_db > low_db else 1
+    nearest = 10 ** ((low_db - high_db) / DECADE_DB)
     distance = nearest + (1 - nearest) * (torch.arange(count, dtype=torch.float64) + 0.5) / count
-    return distance.pow(-DECADE_DB / 10)
+    return 10 ** (low_db / 10) * distance.pow(-DECADE_DB / 10)

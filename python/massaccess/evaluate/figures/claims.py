@@ -4,6 +4,7 @@ Kinds of checks and their terms; ``from`` and ``to`` limit x, both included; ``f
 
     gain         curve, over, y, at, least, most   how much less x ``curve`` needs than ``over`` for y = ``at``
     difference   curve, over, y, least, most       y of ``over`` minus y of ``curve`` at every x, in dB: rates and times as 10 log10
+    shift        curve, over, y, at, by, least     y of ``over`` at x = ``at`` + ``by`` minus y of ``curve`` at x = ``at``, in dB
     value        curve, y, least, most             y of ``curve`` at every x
     above        curve, over, y                    y of ``curve`` is as large as that of ``over`` at every x, or larger
     settles      curve, y, within, last            first x from which y stays within so many dB of its value at x = ``last``
@@ -92,6 +93,15 @@ def _difference(terms: Mapping[str, Any], rows: Rows) -> list[float]:
     return [gap for gap in gaps if math.isfinite(gap)]
 
 
+def _shift(terms: Mapping[str, Any], rows: Rows) -> list[float]:
+    y, place = terms["y"], float(terms["at"])
+    ours, theirs = (line(rows, terms[name], y) for name in ("curve", "over"))
+    if place not in ours or place + terms["by"] not in theirs:
+        return []
+    gap = _decibel(y, theirs[place + terms["by"]]) - _decibel(y, ours[place])
+    return [gap] if math.isfinite(gap) else []
+
+
 def _at(points: Line, x: float) -> float | None:
     """The value at x; a flat curve has it everywhere."""
     flat = [value for place, value in points.items() if math.isnan(place)]
@@ -165,6 +175,7 @@ def _contrast(terms: Mapping[str, Any], rows: Rows) -> list[float]:
 
 _KINDS = {
     "gain": _gain,
+    "shift": _shift,
     "difference": _difference,
     "value": _value,
     "above": _above,

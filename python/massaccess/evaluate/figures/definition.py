@@ -1,20 +1,24 @@
 """What a figure file says.
 
     id, paper, figure, title, note       names; note: what the paper leaves open, and what stands here instead
-    x                                    a field of SystemConfig, "snr_users_db" (users / noise_var), "steps" (time is up after so many
+    x                                    a field of SystemConfig, "antennas" (in the system's number of rows), "snr_users_db"
+                                         (users / noise_var), "steps" (time is up after so many
                                          steps of a receiver; where it has options n_x and n_update, of its channel sampler), "step"
                                          (of a training), "p_fa" (rates of false alarms, any of `roc.LEVELS`: one run a curve, over
                                          its thresholds), "row" (inside a network, in one frame: see `inside`), or the name of an option
                                          of the receivers
-    y                                    one panel each: measures of `metrics`, "accuracy" (1 - aep), "loss", "strength"
+    y                                    one panel each: measures of `metrics`, "accuracy" (1 - aep), "multiplications" (of
+                                         `operations`), "loss", or "strength"
     [system]                             SystemConfig, without x
     [quick], [full]                      points, frames, slow_frames, batch, books (pilot books that share the frames); note: what was
                                          cut down
     [[curve]]                            key, label (the paper's), receiver; options; system (changes); y (panels, default: all);
                                          slow (takes slow_frames); quick_frames (of the quick run, instead of either); flat (does not
                                          depend on x: run once); quick (options of the quick run, or false: left out of it); trained
-                                         (option "weights" is a file that does not ship: left out without one, `--weights KEY=FILE`)
+                                         (option "weights" is a file that does not ship: left out without one, `--weights KEY=FILE`);
+                                         points (at these x alone), books (instead of the settings'): where weights know one book
     [[claim]]                            says: a sentence of the paper; kind and terms of `claims`, where a machine can check it
+    grouped                              the curves of a receiver share a colour in the picture
     like                                 id of a figure from which everything comes that is not said here, but for the claims
 
 >>> figure = load("p1-fig10")
@@ -38,16 +42,19 @@ from ..roc import LEVELS
 
 FOLDER = Path(__file__).resolve().parent
 FIELDS = tuple(item.name for item in dataclasses.fields(SystemConfig))
-SNR_USERS, STEPS, TRAINING, FALSE_ALARMS, ROW = "snr_users_db", "steps", "step", "p_fa", "row"
+SNR_USERS, STEPS, TRAINING, FALSE_ALARMS = "snr_users_db", "steps", "step", "p_fa"
+ANTENNAS, ROW = "antennas", "row"
 MEASURES = {
     "nmse_db": "NMSE [dB]",
     "nmse_rows_db": "NMSE, antennas' rows normalised [dB]",
     "nmse_scaled_db": "NMSE, best scale a frame [dB]",
     "ber": "bit error rate",
+    "ser_devices": "symbol error rate of devices, silence a symbol",
     "aep": "activity error probability",
     "accuracy": "activity accuracy",
     "p_md": "missed detections",
     "seconds_per_frame": "time per frame [s]",
+    "multiplications": "real multiplications per frame",
     "loss": "training loss",
     "strength": "magnitude, relative to the largest",
     "wrong": "wrong decisions",
@@ -64,6 +71,7 @@ AXES = {
     "activity": "probability that a user is active",
     "active_users": "active users",
     FALSE_ALARMS: "false alarms",
+    ANTENNAS: "antennas",
 }
 
 
@@ -82,6 +90,8 @@ class Curve:
     quick: Mapping[str, Any] | bool = True
     quick_frames: int = 0
     trained: bool = False
+    points: tuple[float, ...] = ()
+    books: int = 0
 
     def chosen(self, *, full: bool) -> dict[str, Any]:
         """The options of the full or of the quick run."""
@@ -126,6 +136,7 @@ class PublishedFigure:
     quick: Settings
     full: Settings
     note: str = ""
+    grouped: bool = False
 
     def settings(self, *, full: bool) -> Settings:
         return self.full if full else self.quick
@@ -158,7 +169,7 @@ def read(path: Path) -> PublishedFigure:
     """The figure of a file."""
     try:
         table = _table(path)
-        curves = tuple(Curve(**{**one, "y": tuple(one.get("y", ()))}) for one in table.pop("curve"))
+        curves = tuple(Curve(**{**one, **{name: tuple(one.get(name, ())) for name in ("y", "points")}}) for one in table.pop("curve"))
         claims = tuple(_claim(one) for one in table.pop("claim"))
         quick, full = (_settings(table.pop(name)) for name in ("quick", "full"))
         figure = PublishedFigure(**{**table, "y": tuple(table["y"])}, curves=curves, claims=claims, quick=quick, full=full)

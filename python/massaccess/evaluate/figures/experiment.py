@@ -16,9 +16,10 @@ from ...core import SystemConfig
 from ...errors import ConfigError, FormatError
 from ...registry import GENIE_ACTIVITY, RECEIVERS, create
 from ..montecarlo import Campaign, evaluate
+from ..operations import multiplications
 from . import inside
 from .claims import judge
-from .definition import FALSE_ALARMS, FIELDS, ROW, SNR_USERS, STEPS, TRAINING, Curve, PublishedFigure, Settings, load, names
+from .definition import ANTENNAS, FALSE_ALARMS, FIELDS, ROW, SNR_USERS, STEPS, TRAINING, Curve, PublishedFigure, Settings, load, names
 
 NEWER = frozenset(
     ("adc_offset", "adc_dither", "tx_power_dbm", "noise_figure_db", "bandwidth_hz", "pilot_energy", "index_bits", "placement_seed")
@@ -105,7 +106,7 @@ def run(
 ) -> dict[str, Any]:
     """The figure's document. With ``path`` it is written after every point; with ``resume`` the finished points of that file are kept.
 
-    Points of the same curves in results beside that file are taken over too: figures that are alike cost one run.
+    The same work in results of other figures beside that file is taken over too: figures that are alike cost one run.
     ``on_job`` is called with (done, all, job) before each point. Raises ConfigError, UnknownNameError, and FormatError for a file that
     is no result of this figure.
     """
@@ -123,7 +124,7 @@ def run(
     for index, job in enumerate(todo):
         if on_job is not None:
             on_job(index, len(todo), job)
-        rows += known.get((job.curve.key, job.fingerprint)) or _rows(job)
+        rows += _named(job, known.get(job.fingerprint, [])) or _rows(job)
         result = document(figure, extent, rows)
         if path is not None:
             write(path, result)
@@ -187,7 +188,9 @@ def _wanted(curve: Curve, extent: Extent) -> bool:
 
 
 def _places(figure: PublishedFigure, curve: Curve, extent: Extent) -> Iterator[float | None]:
-    return iter((None,) if curve.flat or figure.x == FALSE_ALARMS else _points(figure, extent))
+    if curve.flat or figure.x == FALSE_ALARMS:
+        return iter((None,))
+    return (x for x in _points(figure, extent) if not curve.points or x in curve.points)
 
 
 def _points(figure: PublishedFigure, extent: Extent) -> tuple[float, ...]:
@@ -200,6 +203,8 @@ def _campaign(figure: PublishedFigure, curve: Curve, x: float | None, extent: Ex
     options, steps = curve.chosen(full=extent.full), 0
     if x is not None and figure.x == SNR_USERS:
         config = config.replace(snr_db=x - 10 * math.log10(config.users), snr_convention="per-user")
+    elif x is not None and figure.x == ANTENNAS:
+        config = config.replace(columns=_columns(config, x))
     elif x is not None and figure.x in FIELDS:
         config = config.replace(**{figure.x: type(getattr(config, figure.x))(x)})
     elif x is not None and figure.x == STEPS:
@@ -215,11 +220,18 @@ def _campaign(figure: PublishedFigure, curve: Curve, x: float | None, extent: Ex
         frames,
         seed=extent.seed,
         batch=settings.batch,
-        books=min(extent.books or settings.books, frames),
+        books=min(curve.books or extent.books or settings.books, frames),
         device=extent.device,
         steps=steps,
         options={curve.receiver: options} if options else {},
     )
+
+
+def _columns(config: SystemConfig, antennas: float) -> int:
+    columns, rest = divmod(antennas, config.rows)
+    if rest:
+        raise ConfigError(f"{antennas:g} antennas do not fill {config.rows} rows: pass a multiple")
+    return int(columns)
 
 
 def _frames(settings: Settings, curve: Curve, extent: Extent) -> int:
@@ -239,6 +251,7 @@ def _rows(job: Job) -> list[dict[str, Any]]:
     row = {"curve": job.curve.key, "label": job.curve.label, "x": job.x, "job": job.fingerprint, **measured}
     if row["aep"] is not None:
         row |= {"accuracy": 1 - row["aep"], "accuracy_ci95": [1 - end for end in reversed(row["aep_ci95"])]}
+    row["multiplications"] = multiplications(job.curve.receiver, job.campaign.points[0], row["iterations"])
     if not job.levels:
         return [row]
     decided = {f"{name}_decided": row[name] for name in ("p_fa", "p_md")}
@@ -246,27 +259,34 @@ def _rows(job: Job) -> list[dict[str, Any]]:
     return [{**row, **decided, "x": level["p_fa"], "p_fa_ci95": None, "p_fa_errors": None, **level} for level in found]
 
 
-def _known(path: Path, figure: PublishedFigure) -> dict[tuple[str, str], list[dict[str, Any]]]:
-    """The finished points of a figure: those of its own file, and of figures in the same folder that have its curves."""
-    found: dict[tuple[str, str], list[dict[str, Any]]] = {}
-    for name in names():
-        beside = path.with_name(f"{name}.json")
-        if name != figure.id and beside.exists() and load(name).curves == figure.curves:
-            found |= _finished(beside, load(name))
+def _known(path: Path, figure: PublishedFigure) -> dict[str, list[dict[str, Any]]]:
+    """The finished points by fingerprint: those of figures in the same folder, and of the figure's own file."""
+    beside = [load(name) for name in names() if name != figure.id and path.with_name(f"{name}.json").exists()]
+    found: dict[str, list[dict[str, Any]]] = {}
+    for other in beside:
+        found |= _finished(path.with_name(f"{other.id}.json"), other)
     return found | _finished(path, figure)
 
 
-def _finished(path: Path, figure: PublishedFigure) -> dict[tuple[str, str], list[dict[str, Any]]]:
-    """The points of a result file, by curve and fingerprint."""
+def _named(job: Job, rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Rows of finished work under the name, and at the place, that the job has."""
+    place = {} if job.levels else {"x": job.x}
+    return [{**row, "curve": job.curve.key, "label": job.curve.label, **place} for row in rows]
+
+
+def _finished(path: Path, figure: PublishedFigure) -> dict[str, list[dict[str, Any]]]:
+    """The points of a result file, by fingerprint."""
     if not path.exists():
         return {}
     try:
         stored = json.loads(path.read_text("utf-8"))
         if stored["figure"] != figure.id:
             raise FormatError(f"{path} holds {stored['figure']}, not {figure.id}: choose another folder")
-        found: dict[tuple[str, str], list[dict[str, Any]]] = {}
+        first = {row["job"]: row["curve"] for row in reversed(stored["results"])}
+        found: dict[str, list[dict[str, Any]]] = {}
         for row in stored["results"]:
-            found.setdefault((row["curve"], row["job"]), []).append(row)
+            if row["curve"] == first[row["job"]]:  # curves of equal work tell the same rows
+                found.setdefault(row["job"], []).append(row)
         return found
     except (OSError, ValueError, KeyError, TypeError) as error:
         if isinstance(error, FormatError):
@@ -278,7 +298,8 @@ def check_receivers(figure: PublishedFigure) -> list[str]:
     """What the registry does not know of a figure's receivers and options, one sentence each."""
     told = []
     for curve in figure.curves if figure.x != TRAINING else ():
-        option = {figure.x: 10} if figure.x not in (*FIELDS, SNR_USERS, STEPS, FALSE_ALARMS, ROW) and not curve.flat else {}
+        axes = (*FIELDS, SNR_USERS, STEPS, FALSE_ALARMS, ANTENNAS, ROW)
+        option = {figure.x: 10} if figure.x not in axes and not curve.flat else {}
         for full in (False, True):
             try:
                 create(curve.receiver, **{**curve.chosen(full=full), **option})

@@ -9,9 +9,10 @@ from typing import Any
 
 from .definition import FALSE_ALARMS, MEASURES, ROW, Curve, PublishedFigure
 
-LOGARITHMIC = ("ber", "aep", "p_md", "seconds_per_frame", "loss")
+LOGARITHMIC = ("ber", "ser_devices", "aep", "p_md", "seconds_per_frame", "multiplications", "loss")
 ENOUGH = 100  # errors, from which a rate's marker is filled
 MARKERS = "osv^D<>Ph*X"
+STYLES = ("-", "--", ":", "-.")
 OURS = {
     "jcedd": ("black", "-"),
     "iterative-lmmse-ep": ("dimgray", (0, (5, 2))),
@@ -19,6 +20,7 @@ OURS = {
     "covariance": ("dimgray", (0, (5, 2))),
     "onebit": ("black", "-"),
     "onebit-ep": ("black", "-."),
+    "noncoherent": ("black", "-"),
 }
 """The toolkit's defaults and the classical ones beside them: broad, and under the others, which they often coincide with."""
 
@@ -37,7 +39,8 @@ def draw(figure: PublishedFigure, result: Mapping[str, Any], path: Path) -> Path
     panels = canvas.subplots(1, len(figure.y), squeeze=False)[0]
     for panel, measure in zip(panels, figure.y, strict=True):
         _panel(panel, figure, measure, result["results"])
-    counts = f"\nerror rates: filled from {ENOUGH} errors on; arrow: no error, 95 % limit" if {"ber", "aep", "p_md"} & {*figure.y} else ""
+    rates = {"ber", "ser_devices", "aep", "p_md"} & {*figure.y}
+    counts = f"\nerror rates: filled from {ENOUGH} errors on; arrow: no error, 95 % limit" if rates else ""
     head = f"{figure.paper} {figure.figure}: {figure.title}\n{result['mode']} run: {result['extent']}{counts}"
     canvas.suptitle(head, fontsize="small" if len(figure.y) > 1 else "x-small", wrap=True)
     canvas.savefig(path, dpi=110)
@@ -64,7 +67,8 @@ def _panel(panel: Any, figure: PublishedFigure, measure: str, rows: Rows) -> Non
     for index, curve in enumerate(figure.curves):
         mine = [row for row in rows if row["curve"] == curve.key]
         if measure in figure.panels(curve):
-            _curve(panel, measure, sorted(mine, key=lambda row: row["x"] or 0), _look(index, curve))
+            look = _by_receiver(figure, curve) if figure.grouped else _look(index, curve)
+            _curve(panel, measure, sorted(mine, key=lambda row: row["x"] or 0), look)
     if measure in LOGARITHMIC:
         panel.set_yscale("log")
     if figure.x == FALSE_ALARMS:
@@ -82,6 +86,16 @@ def _look(index: int, curve: Curve) -> dict[str, Any]:
         style = (0, (1, 1)) if curve.system else ours[1]
         return {"color": ours[0], "linestyle": style, "linewidth": 3.0, "alpha": 0.6, "zorder": 1.5, **look}
     return {"color": f"C{index % 10}", "linestyle": "-" if index < 10 else "--", "linewidth": 1.3, **look}
+
+
+def _by_receiver(figure: PublishedFigure, curve: Curve) -> dict[str, Any]:
+    """One colour and marker for all curves of a receiver, whose lines differ."""
+    receivers = list(dict.fromkeys(one.receiver for one in figure.curves))
+    alike = [one.key for one in figure.curves if one.receiver == curve.receiver]
+    colour, marker = receivers.index(curve.receiver), MARKERS[receivers.index(curve.receiver) % len(MARKERS)]
+    ours = {"color": "black", "linewidth": 2.0} if curve.receiver in OURS else {"color": f"C{colour % 10}", "linewidth": 1.3}
+    style = STYLES[alike.index(curve.key) % len(STYLES)]
+    return {"marker": marker, "markerfacecolor": "none", "label": curve.label, "linestyle": style, **ours}
 
 
 def _curve(panel: Any, measure: str, rows: Rows, look: Mapping[str, Any]) -> None:

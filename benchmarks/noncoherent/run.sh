@@ -1,0 +1,57 @@
+#!/usr/bin/env bash
+# Non-coherent access: symbol errors of all devices, known and unknown gains, correlated antennas, times. One JSON a campaign, finished ones
+# are left alone. OUT: where to (default: this folder). ONLY: a pattern of campaigns.
+set -euo pipefail
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+out=${OUT:-$here}
+MASSACCESS=${MASSACCESS:-massaccess}
+mkdir -p "$out"
+
+# P3's cell: 100 devices, a tenth awake, 23 dBm, 50 m to 1 km; users stand elsewhere in every frame, ten pilot books
+cell=(--users 100 --activity 0.1 --data 0 --pilot-kind gaussian --pilot-energy sequence --channel pathloss-uniform --no-power-control
+    --snr-convention link-budget --tx-power-dbm 23 --noise-figure-db 5 --bandwidth-hz 1e6 --pilot-books 10 --batch 64)
+array=(--users 100 --activity 0.1 --data 0 --pilot-kind gaussian --antennas 64 --pilot-books 5)
+best=noncoherent,noncoherent-covariance,noncoherent-covariance-lr,noncoherent-amp,noncoherent-amp-sections
+all=$best,noncoherent-amp-threshold,noncoherent-covariance-fixed
+
+campaign() { # name, options of evaluate
+    local file=$out/$1.json
+    shift
+    [[ -e $file || ! $(basename "$file" .json) == ${ONLY:-*} ]] && return
+    echo "$(date +%T) $(basename "$file")"
+    $MASSACCESS evaluate "$@" --threads "${THREADS:-1}" --json "$file.part" >"${file%.json}.log" 2>&1 && mv "$file.part" "$file"
+}
+
+known() { # bits, antennas, pilots, frames, receivers
+    campaign "known-j$1-m$2-l$3" --receivers "$5" "${cell[@]}" --index-bits "$1" --antennas "$2" --pilots "$3" --frames "$4"
+}
+
+unknown() {
+    campaign "unknown-j$1-m$2-l$3" --receivers noncoherent,noncoherent-covariance "${cell[@]}" --gains unknown \
+        --index-bits "$1" --antennas "$2" --pilots "$3" --frames "$4"
+}
+
+campaign uma-j1-l10 --receivers noncoherent,noncoherent-covariance "${array[@]}" --channel uma --snr-db 10 --index-bits 1 --pilots 10 --frames 200
+campaign uma-j1-l12 --receivers noncoherent,noncoherent-covariance "${array[@]}" --channel uma --snr-db 10 --index-bits 1 --pilots 12 --frames 400
+for l in 20 40; do known 1 16 $l 2000 $all; unknown 1 16 $l 2000; done
+for l in 20 40 60; do known 1 8 $l 1000 $all; unknown 1 8 $l 1000; done
+for l in 60 100; do known 1 16 $l 2500 $all; done
+for l in 20 40; do known 2 16 $l 1500 $all; unknown 2 16 $l 1500; done
+campaign uma-j2-l12 --receivers noncoherent,noncoherent-covariance "${array[@]}" --channel uma --snr-db 10 --index-bits 2 --pilots 12 --frames 300
+for l in 20 60; do known 2 8 $l 800 $all; done
+known 1 32 20 2500 $all
+unknown 1 32 20 2500
+unknown 1 16 60 2500
+known 2 32 20 1500 $all
+campaign uma-j1-l14 --receivers noncoherent,noncoherent-covariance "${array[@]}" --channel uma --snr-db 10 --index-bits 1 --pilots 14 --frames 1200
+for l in 80; do known 1 16 $l 2500 $best; known 1 8 $l 800 $best; done
+known 1 8 100 800 $best
+known 1 32 40 6000 $best
+known 2 8 40 600 $best
+known 2 16 60 2000 $best
+known 2 16 100 2000 $best
+known 1 32 100 4000 $best
+known 2 32 40 3000 $best
+for k in kronecker florence; do
+    campaign "$k-j1-l14" --receivers noncoherent,noncoherent-covariance "${array[@]}" --channel $k --snr-db 10 --index-bits 1 --pilots 14 --frames 400
+done
