@@ -32,7 +32,8 @@ def main(folder: Path) -> None:
     rows = [{**row, "ms_per_frame": alone.get((row["receiver"], row["channel"], row["pilots"]), row["ms_per_frame"])} for row in rows]
     single = {(row["receiver"], row["channel"], row["pilots"]): row for row in rows}  # a role and what it stands for are one
     about = {"version": documents[0]["version"], "seed": documents[0]["seed"]}
-    TARGET.write_text(json.dumps({**about, "rows": list(single.values())}, indent=2) + "\n")
+    others = [row for row in json.loads(TARGET.read_text())["rows"] if "ser_devices" in row]  # of non-coherent detectors
+    TARGET.write_text(json.dumps({**about, "rows": [*single.values(), *others]}, indent=2) + "\n")
     before, _, rest = TEXT.read_text().partition(MARKS[0])
     TEXT.write_text("\n".join([before + MARKS[0], *table(list(single.values())), MARKS[1]]) + rest.partition(MARKS[1])[2])
 

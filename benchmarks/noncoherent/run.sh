@@ -26,32 +26,44 @@ known() { # bits, antennas, pilots, frames, receivers
     campaign "known-j$1-m$2-l$3" --receivers "$5" "${cell[@]}" --index-bits "$1" --antennas "$2" --pilots "$3" --frames "$4"
 }
 
-unknown() {
+placed() { # the same devices at the same ten places, their gains known, not known, and learned from earlier frames
+    local gains
+    for gains in known unknown learned; do
+        campaign "placed-$gains-j$1-m$2-l$3" --receivers "$([[ $gains == known ]] && echo $best || echo noncoherent)" "${cell[@]}" \
+            --placement-seed 0 --gains $gains --index-bits "$1" --antennas "$2" --pilots "$3" --frames "$4"
+    done
+}
+
+unknown() { # users elsewhere in every frame: a gain is never seen twice
     campaign "unknown-j$1-m$2-l$3" --receivers noncoherent,noncoherent-covariance "${cell[@]}" --gains unknown \
         --index-bits "$1" --antennas "$2" --pilots "$3" --frames "$4"
 }
 
-campaign uma-j1-l10 --receivers noncoherent,noncoherent-covariance "${array[@]}" --channel uma --snr-db 10 --index-bits 1 --pilots 10 --frames 200
-campaign uma-j1-l12 --receivers noncoherent,noncoherent-covariance "${array[@]}" --channel uma --snr-db 10 --index-bits 1 --pilots 12 --frames 400
-for l in 20 40; do known 1 16 $l 2000 $all; unknown 1 16 $l 2000; done
-for l in 20 40 60; do known 1 8 $l 1000 $all; unknown 1 8 $l 1000; done
+correlated() { # channel, bits, pilots, frames
+    campaign "$1-j$2-l$3" --receivers noncoherent,noncoherent-covariance "${array[@]}" --channel "$1" --snr-db 10 --index-bits "$2" --pilots "$3" --frames "$4"
+}
+
+correlated uma 1 10 200
+correlated uma 1 12 400
+for l in 20 40; do known 1 16 $l 2000 $all; unknown 1 16 $l 2000; placed 1 16 $l 2000; done
+for l in 20 40 60; do known 1 8 $l 800 $all; done
+for l in 20 40; do unknown 1 8 $l 800; placed 1 8 $l 800; done
 for l in 60 100; do known 1 16 $l 2500 $all; done
-for l in 20 40; do known 2 16 $l 1500 $all; unknown 2 16 $l 1500; done
-campaign uma-j2-l12 --receivers noncoherent,noncoherent-covariance "${array[@]}" --channel uma --snr-db 10 --index-bits 2 --pilots 12 --frames 300
-for l in 20 60; do known 2 8 $l 800 $all; done
+for l in 20 40; do known 2 16 $l 1500 $all; placed 2 16 $l 1500; done
+correlated uma 2 12 300
+for l in 20 60; do known 2 8 $l 600 $all; done
 known 1 32 20 2500 $all
-unknown 1 32 20 2500
-unknown 1 16 60 2500
+placed 1 32 20 2500
 known 2 32 20 1500 $all
-campaign uma-j1-l14 --receivers noncoherent,noncoherent-covariance "${array[@]}" --channel uma --snr-db 10 --index-bits 1 --pilots 14 --frames 1200
-for l in 80; do known 1 16 $l 2500 $best; known 1 8 $l 800 $best; done
-known 1 8 100 800 $best
+placed 1 16 60 2500
+correlated uma 1 14 1200
+known 1 16 80 2500 $best
+known 1 8 80 600 $best
+known 1 8 100 600 $best
 known 1 32 40 6000 $best
-known 2 8 40 600 $best
+known 2 8 40 500 $best
 known 2 16 60 2000 $best
 known 2 16 100 2000 $best
 known 1 32 100 4000 $best
 known 2 32 40 3000 $best
-for k in kronecker florence; do
-    campaign "$k-j1-l14" --receivers noncoherent,noncoherent-covariance "${array[@]}" --channel $k --snr-db 10 --index-bits 1 --pilots 14 --frames 400
-done
+for k in kronecker florence; do correlated $k 1 14 400; done

@@ -240,7 +240,8 @@ class Observation:
     by side ([L N] in coherent frames, Q = 1); noise_var: thermal noise variance per
     complex entry; activity: prior probability that a user is active (1: all are, and it is known); modulation: name of the constellation;
     front_end: the converters; user_gain [B N] real: mean channel power of each user, where it is known (otherwise 1);
-    gain_range_db: limits [dB] of these powers where they are not known and not 1;
+    gain_range_db: limits [dB] of these powers where they are not known and not 1; level_evidence [N G] real: what earlier frames say of
+    each user's level in that range, as log factors (`priors.gain_memory`);
     channel_cov [M M] complex: long-term covariance E[h h^H] over the user ensemble, where it is known; array: rows and columns of the
     planar array, where they are known; hurry: says whether time is up, polled between the steps of iterative receivers, which then answer
     with the best they have (info ``cut``); meta: free-form, never required.
@@ -261,6 +262,7 @@ class Observation:
     hurry: Callable[[], bool] | None = None
     sequences: int = 1
     gain_range_db: tuple[float, float] | None = None
+    level_evidence: Tensor | None = None
     meta: Mapping[str, Any] = field(default_factory=lambda: EMPTY)
 
     def __post_init__(self) -> None:

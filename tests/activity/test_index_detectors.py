@@ -15,22 +15,11 @@ from massaccess.activity.index_amp import IndexAmp
 from massaccess.activity.index_covariance import IndexCovariance
 from massaccess.activity.mmv_amp import MmvAmp
 from massaccess.core import Observation, SystemConfig
+from massaccess.evaluate.figures.definition import load
 from massaccess.evaluate.metrics import Tally
 from massaccess.forward.simulate import Simulation
 
-CELL = SystemConfig(
-    users=100,
-    rows=4,
-    columns=4,
-    pilot_len=40,
-    data_len=0,
-    index_bits=1,
-    pilot_kind="gaussian",
-    pilot_energy="sequence",
-    channel="pathloss-uniform",
-    power_control=False,
-    snr_convention="link-budget",
-)
+CELL = SystemConfig.from_dict(load("p3-fig7").system).replace(placement_seed=None)
 TINY = CELL.replace(users=4, pilot_len=4, activity=0.4, tx_power_dbm=15.0)
 DETECTORS = [
     *(IndexAmp(sections=sections, decision=decision) for sections in (False, True) for decision in ("map", "paper")),

@@ -98,7 +98,7 @@ def test_the_gains_may_be_unknown() -> None:
     known, hidden = document(*arguments), document(*arguments, "--gains", "unknown")
     assert (known["gains"], hidden["gains"], hidden["results"][0]["gains"]) == ("known", "unknown", "unknown")
     assert known["results"][0]["auc"] != hidden["results"][0]["auc"]
-    with pytest.raises(UnknownNameError, match="known, unknown"):
+    with pytest.raises(UnknownNameError, match="known, learned, unknown"):
         Campaign([SystemConfig()], ["jcedd"], frames=1, gains="guessed")
 
 

@@ -91,14 +91,15 @@ def _settled(odds, certain):
 @njit(cache=True, nogil=True, fastmath=True)
 def alike(
     first, last, rx_r, rx_i, looks, book_r, book_i, amplitude, order, power, log_weight, prior, noise_var,
-    exponents, everybody, sampled, numbers, ignore, certain, odds, received, used,
+    exponents, everybody, sampled, numbers, ignore, certain, odds, received, mass, silent, used,
 ):  # fmt: skip
     """Sections of the frames first..last where all ``looks`` antennas are alike: one matrix a frame.
 
-    rx [B L C] whose columns' outer products sum up to that of the antennas; book [N Q L]; amplitude, order [B N]; power, log_weight [K];
-    exponents [S], everybody [S], sampled [S]: of each sweep; numbers [S N] uniform. out: odds [B N Q], received [B N], used [B] sweeps.
+    rx [B L C] whose columns' outer products sum up to that of the antennas; book [N Q L]; amplitude, order [B N]; power [K],
+    log_weight [N K]; exponents [S], everybody [S], sampled [S]: of each sweep; numbers [S N] uniform. out: odds [B N Q], received [B N]
+    power, mass [B N G] of being active at each of G levels (profile k is at level k mod G), silent [B N], used [B] sweeps.
     """
-    users, sequences, size = book_r.shape
+    (users, sequences, size), levels = book_r.shape, mass.shape[2]
     profiles, columns = len(power), rx_r.shape[2]
     ar, ai = np.empty((size, size)), np.empty((size, size))
     sr, si = np.empty((sequences, size)), np.empty((sequences, size))
@@ -155,19 +156,26 @@ def alike(
                     precision[q] = gain
                     for k in range(profiles):
                         scale = 1.0 + power[k] * gain
-                        evidence[q, k] = log_weight[k] + power[k] * energy / scale - looks * math.log(scale)
+                        evidence[q, k] = log_weight[n, k] + power[k] * energy / scale - looks * math.log(scale)
                 quiet = _weigh(evidence, exponents[sweep], prior, share, now)
                 if sampled[sweep]:
+                    if counted[n] == 0:
+                        mass[frame, n] = 0.0
                     counted[n] += 1
                     silence[n] += quiet
                     for q in range(sequences):
                         for k in range(profiles):
                             total[n, q] += share[q, k]
                             strength[n] += share[q, k] * mean[k]
+                            mass[frame, n, k % levels] += share[q, k]
                     _draw(share, quiet, numbers[sweep, rank])
                 else:
                     moved = max(moved, abs(quiet - hushed[n]))
                     hushed[n] = quiet
+                    mass[frame, n] = 0.0
+                    for q in range(sequences):
+                        for k in range(profiles):
+                            mass[frame, n, k % levels] += share[q, k]
                     odds[frame, n] = now
                 for q in range(sequences):
                     level = 0.0
@@ -185,6 +193,8 @@ def alike(
         for n in range(users):
             level = strength[n] / counted[n] if counted[n] else own[n].sum()
             received[frame, n] = level * amplitude[frame, n] ** 2
+            mass[frame, n] /= max(counted[n], 1)
+            silent[frame, n] = silence[n] / counted[n] if counted[n] else hushed[n]
 
 
 @njit(cache=True, nogil=True, fastmath=True, inline="always")
@@ -208,13 +218,13 @@ def _profile_evidence(precision, energy, power, log_weight, out, product):
 @njit(cache=True, nogil=True, fastmath=True)
 def beams(
     first, last, rx_r, rx_i, kept, kept_count, book_r, book_i, amplitude, order, power, log_weight, prior, noise_var,
-    exponents, everybody, sampled, numbers, ignore, certain, odds, received, used,
+    exponents, everybody, sampled, numbers, ignore, certain, odds, received, mass, silent, used,
 ):  # fmt: skip
     """The same where beams differ: one matrix for each, beams side by side in memory.
 
     rx [B L M] in beams; kept [B M] beams to work in, the first kept_count [B] of each row count; power [M K]; the rest as for `alike`.
     """
-    users, sequences, size = book_r.shape
+    (users, sequences, size), levels = book_r.shape, mass.shape[2]
     antennas, profiles = power.shape
     packed = size * (size + 1) // 2
     evidence, share, product = np.empty((sequences, profiles)), np.empty((sequences, profiles)), np.empty(profiles)
@@ -271,19 +281,26 @@ def beams(
                     _match(sr, si, pr, pi, yr, yi, precision, br, bi, size, lanes)
                     for m in range(lanes):
                         energy[m] = br[m] * br[m] + bi[m] * bi[m]
-                    _profile_evidence(precision, energy, here, log_weight, evidence[q], product)
+                    _profile_evidence(precision, energy, here, log_weight[n], evidence[q], product)
                 quiet = _weigh(evidence, exponents[sweep], prior, share, now)
                 if sampled[sweep]:
+                    if counted[n] == 0:
+                        mass[frame, n] = 0.0
                     counted[n] += 1
                     silence[n] += quiet
                     for q in range(sequences):
                         for k in range(profiles):
                             total[n, q] += share[q, k]
                             strength[n] += share[q, k] * mean[k]
+                            mass[frame, n, k % levels] += share[q, k]
                     _draw(share, quiet, numbers[sweep, rank])
                 else:
                     moved = max(moved, abs(quiet - hushed[n]))
                     hushed[n] = quiet
+                    mass[frame, n] = 0.0
+                    for q in range(sequences):
+                        for k in range(profiles):
+                            mass[frame, n, k % levels] += share[q, k]
                     odds[frame, n] = now
                 for q in range(sequences):
                     if share[q].max() <= LEAST_SHARE:
@@ -306,3 +323,5 @@ def beams(
         for n in range(users):
             level = strength[n] / counted[n] if counted[n] else own[n].sum() / antennas
             received[frame, n] = level * amplitude[frame, n] ** 2
+            mass[frame, n] /= max(counted[n], 1)
+            silent[frame, n] = silence[n] / counted[n] if counted[n] else hushed[n]

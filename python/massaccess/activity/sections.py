@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from ..core import Estimate, Observation, sequence_estimate
-from ..errors import ConfigError
+from ..errors import ConfigError, ShapeError
 from ..parallel import over_frames
-from ..priors.profiles import AngularProfiles
+from ..priors.profiles import AngularProfiles, gain_levels
 from ..rng import generator as seeded
 from ..weights import choose_profiles
 from . import angular
@@ -26,17 +26,18 @@ NUMBERS_SEED = 0  # of the uniform numbers of the sampled sweeps: the same for a
 @dataclass(frozen=True)
 class Course:
     """Soft sweeps whose likelihood counts to powers from ``start`` to ``end``, geometrically in ``steps`` and then ``hold`` times at most;
-    then sampled ones, at the power ``sampled``."""
+    then ``sweeps`` sampled ones, at the power ``sampled``."""
 
     start: float
     end: float
     steps: int
     hold: int
     sampled: float
+    sweeps: int
 
 
-STRUCTURED = Course(0.3, 0.55, 4, 8, 0.8)
-ALIKE = Course(0.1, 1.0, 6, 3, 1.0)
+STRUCTURED = Course(0.3, 0.55, 4, 8, 0.8, 60)
+ALIKE = Course(0.1, 1.0, 6, 3, 1.0, 150)
 """Where no beam differs from another the model is exact, and the whole likelihood counts."""
 
 
@@ -61,15 +62,16 @@ class SectionCovariance:
     likely as users evenly spread over the distance make them.
 
     Options: weights, components, foreign, neglect: the profiles and beams, see `activity.angular.AngularCovariance`; sweeps: of the sampled
-    kind, 0 for none; ignore: log odds below which a device is left out of most sweeps; certain: least difference of log odds between the
-    two best states of a device that is not in doubt; threshold: on the log odds, 0 decides for fewest symbol errors.
+    kind, 0 for none (not given: 150, or 60 where beams differ); ignore: log odds below which a device is left out of most sweeps;
+    certain: least difference of log odds between the two best states of a device that is not in doubt; threshold: on the log odds, 0
+    decides for fewest symbol errors.
     """
 
     weights: str = "auto"
     components: int = 0
     foreign: float = 0.07
     neglect: float = 0.02
-    sweeps: int = 60
+    sweeps: int | None = None
     ignore: float = -6.0
     certain: float = 6.0
     threshold: float = 0.0
@@ -77,21 +79,24 @@ class SectionCovariance:
 
     def __call__(self, obs: Observation, *, generator: torch.Generator | None = None) -> Estimate:
         """Estimate with ``activity`` [B N] and ``sequence_odds`` [B N Q]; info: log_odds, power (expected of a device, per antenna) [B N],
-        sweeps [B].
+        sweeps [B]; where gains are not known also level_mass [B N G] and silence [B N], see `priors.gain_memory.GainMemory`.
 
         Raises ConfigError, ShapeError and the errors of `weights.choose_profiles`.
         """
         self._check()
         profiles = angular.prepared(choose_profiles(self.weights, obs), self.components, self.foreign, 0.0)
         problem = Problem.of(obs, _leveled(profiles, obs.gain_range_db), self)
-        odds, power, sweeps = (_compiled if obs.pilot_rx.device.type == "cpu" else _batched)(problem)
-        odds = (odds - self.threshold).to(obs.pilot_rx.real.dtype)
-        return sequence_estimate(odds, {"power": power, "sweeps": sweeps})
+        found = (_compiled if obs.pilot_rx.device.type == "cpu" else _batched)(problem)
+        odds = (found.odds - self.threshold).to(obs.pilot_rx.real.dtype)
+        told = {"power": found.power, "sweeps": found.sweeps}
+        if obs.gain_range_db is not None:
+            told |= {"level_mass": found.level_mass, "silence": found.silence}
+        return sequence_estimate(odds, told)
 
     def _check(self) -> None:
-        for name, low, high in (("foreign", 0, 0.5), ("neglect", 0, 0.5), ("sweeps", 0, 100_000)):
-            if not low <= getattr(self, name) <= high:
-                raise ConfigError(f"{name} is {getattr(self, name)}: pass {low} to {high}")
+        for name, value, high in (("foreign", self.foreign, 0.5), ("neglect", self.neglect, 0.5), ("sweeps", self.sweeps or 0, 100_000)):
+            if not 0 <= value <= high:
+                raise ConfigError(f"{name} is {value}: pass 0 to {high}")
         if self.components < 0 or self.certain < 0:
             raise ConfigError(f"components is {self.components}, certain is {self.certain}: pass 0 or more")
 
@@ -100,6 +105,17 @@ class SectionCovariance:
 def _leveled(profiles: AngularProfiles, gain_range_db: tuple[float, float] | None) -> AngularProfiles:
     """Each profile at every level of a range of gains; remembered for each object."""
     return profiles if gain_range_db is None else profiles.leveled(*gain_range_db)
+
+
+@dataclass(frozen=True, eq=False)
+class Found:
+    """odds [B N Q]; power [B N]; level_mass [B N G] of being active at each level of unknown gains; silence [B N]; sweeps [B]."""
+
+    odds: Tensor
+    power: Tensor
+    level_mass: Tensor
+    silence: Tensor
+    sweeps: Tensor
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,7 +129,8 @@ class Problem:
     amplitude: Tensor  # [B N]
     order: Tensor  # [B N]
     power: Tensor  # [M K]
-    log_weight: Tensor  # [K]
+    log_weight: Tensor  # [N K]
+    levels: int  # of unknown gains: profile k is at level k mod levels
     looks: int  # antennas that are alike; 0 where beams differ
     prior: float
     noise_var: float
@@ -143,7 +160,7 @@ class Problem:
             gain.sqrt(),
             torch.argsort(matched, descending=True, dim=1, stable=True),
             profiles.power.mT.to(device, torch.float64).contiguous(),
-            profiles.weight.log().to(device, torch.float64),
+            *_log_weight(obs, profiles),
             obs.antennas if alike else 0,
             math.log(activity / obs.sequences) - math.log1p(-activity),
             obs.linear_noise_var,
@@ -156,8 +173,22 @@ class Problem:
         )
 
 
-def _sweeps(course: Course, sampled: int) -> tuple[Tensor, Tensor, Tensor]:
+def _log_weight(obs: Observation, profiles: AngularProfiles) -> tuple[Tensor, int]:
+    """log p(profile) [N K] of each device, and how many levels of gain profiles stand for."""
+    levels = 1 if obs.gain_range_db is None else len(gain_levels(*obs.gain_range_db)[0])
+    weight = profiles.weight.log().to(obs.pilot_rx.device, torch.float64).expand(obs.users, -1)
+    if obs.level_evidence is not None:
+        learned = obs.level_evidence.to(weight)
+        if learned.shape != (obs.users, levels):
+            raise ShapeError(f"level_evidence is {list(learned.shape)}: pass [{obs.users}, {levels}], one number per user and level")
+        weight = (weight.unflatten(1, (-1, levels)) + learned[:, None]).flatten(1)
+        weight = weight - weight.logsumexp(1, keepdim=True)
+    return weight.contiguous(), levels
+
+
+def _sweeps(course: Course, sweeps: int | None) -> tuple[Tensor, Tensor, Tensor]:
     """Exponent of the likelihood, whether everybody is visited, and whether states are sampled, [S] for each sweep."""
+    sampled = course.sweeps if sweeps is None else sweeps
     rising = torch.logspace(math.log10(course.start), math.log10(course.end), course.steps + 1, dtype=torch.float64)[:-1]
     exponents = torch.cat([rising, rising.new_full((course.hold,), course.end), rising.new_full((sampled,), course.sampled)])
     soft = course.steps + course.hold
@@ -171,25 +202,26 @@ def _split(values: Tensor) -> tuple[np.ndarray, np.ndarray]:
     return np.ascontiguousarray(values.real.numpy()), np.ascontiguousarray(values.imag.numpy())
 
 
-def _compiled(problem: Problem) -> tuple[Tensor, Tensor, Tensor]:
+def _compiled(problem: Problem) -> Found:
     from . import _section_kernel as kernel
 
     frames, users = problem.amplitude.shape
     odds, power = np.zeros((frames, users, problem.book.shape[1])), np.zeros((frames, users))
-    used = np.zeros(frames, np.int64)
+    mass, silence, used = np.zeros((frames, users, problem.levels)), np.zeros((frames, users)), np.zeros(frames, np.int64)
+    out = (odds, power, mass, silence, used)
     device = (*_split(problem.book), problem.amplitude.numpy(), problem.order.numpy())
     course = (problem.exponents.numpy(), problem.everybody.numpy(), problem.sampled.numpy(), problem.numbers.numpy())
-    rest = (problem.log_weight.numpy(), problem.prior, problem.noise_var, *course, problem.ignore, problem.certain, odds, power, used)
+    rest = (problem.log_weight.numpy(), problem.prior, problem.noise_var, *course, problem.ignore, problem.certain, *out)
     if problem.looks:
         levels = np.ascontiguousarray(problem.power[0].numpy())
         over_frames(kernel.alike, frames, *_split(problem.rx), float(problem.looks), *device, levels, *rest)
     else:
         beams = problem.kept.numpy(), problem.kept_count.numpy()
         over_frames(kernel.beams, frames, *_split(problem.rx), *beams, *device, problem.power.numpy(), *rest)
-    return torch.from_numpy(odds), torch.from_numpy(power), torch.from_numpy(used)
+    return Found(*map(torch.from_numpy, out))
 
 
-def _batched(problem: Problem) -> tuple[Tensor, Tensor, Tensor]:
+def _batched(problem: Problem) -> Found:
     """The same sweeps in tensor operations, one device of all frames at a time: the path for a GPU."""
     state = _State.of(problem)
     for sweep in range(len(problem.exponents)):
@@ -199,7 +231,7 @@ def _batched(problem: Problem) -> tuple[Tensor, Tensor, Tensor]:
         for rank in range(problem.order.shape[1]):
             state.visit(problem, sweep, rank)
         state.end(problem, sweep)
-    return state.answer(), state.strength(problem) * problem.amplitude.square(), state.used
+    return state.found(problem)
 
 
 @dataclass(eq=False)
@@ -213,6 +245,7 @@ class _State:
     silence: Tensor  # [B N]
     counted: Tensor  # [B N] sweeps in these sums
     shown: Tensor  # [B N] power, summed likewise
+    mass: Tensor  # [B N G]
     moved: Tensor  # [B]
     moving: Tensor  # [B]
     doubtful: Tensor  # [B]
@@ -243,6 +276,7 @@ class _State:
             here.new_zeros(frames, users),
             torch.zeros(frames, users, dtype=torch.long, device=rx.device),
             here.new_zeros(frames, users),
+            here.new_zeros(frames, users, problem.levels),
             here.new_zeros(frames),
             yes,
             yes.clone(),
@@ -282,7 +316,9 @@ class _State:
         else:
             energy = torch.einsum("bqwi,biw->bqw", image.conj(), problem.rx).abs().square()
         scale = 1 + self.power[:, None] * precision[..., None]
-        evidence = problem.log_weight + (self.power[:, None] * energy[..., None] / scale - max(problem.looks, 1) * scale.log()).sum(2)
+        evidence = problem.log_weight[user, None] + (
+            self.power[:, None] * energy[..., None] / scale - max(problem.looks, 1) * scale.log()
+        ).sum(2)
         counts = problem.exponents[sweep] * evidence  # [B Q K]
         now = counts.logsumexp(2) + problem.prior
         silence = torch.sigmoid(-now.logsumexp(1))
@@ -291,6 +327,8 @@ class _State:
             self._count(problem, rows, user, visited, share.unflatten(1, counts.shape[1:]), silence)
             share = _drawn(share, silence, problem.numbers[sweep, rank])
         else:
+            told = share.unflatten(1, (counts.shape[1], -1, problem.levels)).sum((1, 2))
+            self.mass[rows, user] = torch.where(visited[:, None], told, self.mass[rows, user])
             self.moved = self.moved.maximum(torch.where(visited, (silence - self.hushed[rows, user]).abs(), 0))
             self.hushed[rows, user] = torch.where(visited, silence, self.hushed[rows, user])
             self.odds[rows, user] = torch.where(visited[:, None], now, self.odds[rows, user])
@@ -309,19 +347,21 @@ class _State:
         self.inverse -= factor[..., None, None] * image[..., None] * image.conj()[..., None, :]
 
     def _count(self, problem: Problem, rows: Tensor, user: Tensor, visited: Tensor, share: Tensor, silence: Tensor) -> None:
+        told = share.unflatten(2, (-1, problem.levels)).sum((1, 2))
+        before = torch.where((self.counted[rows, user] > 0)[:, None], self.mass[rows, user], 0)
+        self.mass[rows, user] = torch.where(visited[:, None], before + told, self.mass[rows, user])
         self.total[rows, user] += torch.where(visited[:, None], share.sum(2), 0)
         self.shown[rows, user] += torch.where(visited, (share @ problem.power.mean(0)).sum(1), 0)
         self.silence[rows, user] += torch.where(visited, silence, 0)
         self.counted[rows, user] += visited
 
-    def answer(self) -> Tensor:
-        sampled = self.total.clamp_min(FLOOR).log() - self.silence.clamp_min(FLOOR).log()[..., None]
-        return torch.where(self.counted[..., None] > 0, sampled, self.odds)
-
-    def strength(self, problem: Problem) -> Tensor:
-        """Expected power of each device [B N], of a gain of 1."""
+    def found(self, problem: Problem) -> Found:
+        sampled, sweeps = self.counted > 0, self.counted.clamp_min(1)
+        odds = self.total.clamp_min(FLOOR).log() - self.silence.clamp_min(FLOOR).log()[..., None]
         soft = self.own.sum((2, 3)) / (1 if problem.looks else problem.power.shape[0])
-        return torch.where(self.counted > 0, self.shown / self.counted.clamp_min(1), soft)
+        power = torch.where(sampled, self.shown / sweeps, soft) * problem.amplitude.square()
+        silence = torch.where(sampled, self.silence / sweeps, self.hushed)
+        return Found(torch.where(sampled[..., None], odds, self.odds), power, self.mass / sweeps[..., None], silence, self.used)
 
 
 def _drawn(share: Tensor, silence: Tensor, number: Tensor) -> Tensor:

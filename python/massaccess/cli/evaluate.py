@@ -66,7 +66,8 @@ class Numbers(click.ParamType):
     type=click.Choice(GAINS),
     default="known",
     show_default=True,
-    help="Whether receivers are told the users' mean powers, with pathloss and --no-power-control.",
+    help="Whether receivers are told the users' mean powers, with path loss and --no-power-control; learned: they find them out, of "
+    "devices that stay (--placement-seed).",
 )
 @click.option(
     "--channel-cov", "covariance", default="", metavar="CHANNEL", help="Tell receivers the array covariance of this channel model instead."

@@ -1,4 +1,5 @@
-"""What was measured of receivers, for lists that help to choose; `benchmarks/activity/measured.py` makes the file beside this one."""
+"""What was measured of receivers, for lists that help to choose; `benchmarks/activity/measured.py` and `benchmarks/noncoherent/report.py`
+make the file beside this one."""
 
 from __future__ import annotations
 
@@ -13,7 +14,7 @@ PATH = Path(__file__).with_suffix(".json")
 @cache
 def measured() -> dict[str, list[dict[str, Any]]]:
     """Receiver -> one row a situation: channel, pilots, snr_db, users, antennas, aep, aep_ci95, frames, ms_per_frame, batch, device,
-    threads."""
+    threads; of non-coherent detectors also ser_devices."""
     found: dict[str, list[dict[str, Any]]] = {}
     for row in json.loads(PATH.read_text("utf-8"))["rows"]:
         found.setdefault(row["receiver"], []).append(row)
@@ -30,11 +31,12 @@ def in_words(rows: list[dict[str, Any]]) -> str:
         return ""
     errors = ", ".join(f"{_rate(row)} ({row['channel']}, {row['pilots']} pilots)" for row in rows)
     times = [row["ms_per_frame"] for row in rows]
-    return f"AEP {errors}; {_span(min(times), max(times))} ms"
+    return f"{'SER' if 'ser_devices' in rows[0] else 'AEP'} {errors}; {_span(min(times), max(times))} ms"
 
 
 def _rate(row: dict[str, Any]) -> str:
-    return f"{row['aep']:.1e}" if row["aep"] else f"below {row['aep_ci95'][1]:.0e}"
+    rate = row.get("ser_devices", row["aep"])
+    return f"{rate:.1e}" if rate else f"below {row['aep_ci95'][1]:.0e}"
 
 
 def _span(low: float, high: float) -> str:

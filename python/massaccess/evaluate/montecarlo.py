@@ -17,13 +17,15 @@ from ..errors import ConfigError, MassaccessError, unknown
 from ..forward.channels import PathLoss, make_channel
 from ..forward.noise import NOISE, with_estimated_noise
 from ..forward.simulate import Simulation
+from ..priors.gain_memory import GainMemory
 from ..registry import check_frames, create, entry
 from ..rng import derive, generator
 from .metrics import Tally
 from .roc import Ranking
 
 DEVICES = ("auto", "cpu", "cuda")
-GAINS = ("known", "unknown")  # what receivers may be told of the users' mean powers
+LEARNING = 512
+GAINS = ("known", "unknown", "learned")  # what receivers may be told of the users' mean powers
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,8 @@ class Campaign:
     ``noise="estimated"`` hides the noise variance: receivers get what `forward.noise` reads from the frames of each batch.
     ``gains="unknown"`` hides the users' mean powers, where the channel model tells them: receivers know the limits of the cell alone, and
     those that make nothing of them take all users for equal.
+    ``gains="learned"`` as well, but receivers remember what earlier frames of the same placement told (`priors.gain_memory`), beginning
+    with `LEARNING` frames of another seed that are not counted; devices must stay where they are (``placement_seed``).
     ``covariance`` names the channel model whose array covariance receivers are told, instead of the one that the channels are drawn from.
     """
 
@@ -73,6 +77,10 @@ class Campaign:
             raise unknown("noise", self.noise, NOISE)
         if self.gains not in GAINS:
             raise unknown("gains", self.gains, GAINS)
+        if self.gains == "learned" and any(_gain_range(point) is None or point.placement_seed is None for point in self.points):
+            raise ConfigError(
+                "gains are learned of devices that stay where they are: pass --placement-seed, a path-loss channel and --no-power-control"
+            )
         self.where  # a device that is not there fails here
 
     @property
@@ -101,22 +109,35 @@ def evaluate(campaign: Campaign, *, on_frames: Callable[[int], None] | None = No
 def batches(config: SystemConfig, *, frames: int, seed: int, batch: int, books: int) -> Any:
     """Yields (frame, observation) until ``frames`` frames are out, in ``books`` shares of consecutive frames."""
     for book in range(books):
-        placement = None if config.placement_seed is None else config.placement_seed + book
-        simulation = Simulation(config.replace(pilot_seed=config.pilot_seed + book, placement_seed=placement), seed)
-        first, last = frames * book // books, frames * (book + 1) // books
-        for start in range(first, last, batch):
-            yield simulation.frames(start, min(batch, last - start))
+        yield from _stretch(_of_book(config, book), seed, frames * book // books, frames * (book + 1) // books, batch)
+
+
+def _of_book(config: SystemConfig, book: int) -> SystemConfig:
+    """The same cell with another pilot book, and devices that stay somewhere at other places."""
+    placement = None if config.placement_seed is None else config.placement_seed + book
+    return config.replace(pilot_seed=config.pilot_seed + book, placement_seed=placement)
+
+
+def _stretch(config: SystemConfig, seed: int, first: int, last: int, batch: int) -> Any:
+    simulation = Simulation(config, seed)
+    for start in range(first, last, batch):
+        yield simulation.frames(start, min(batch, last - start))
 
 
 def seen(campaign: Campaign, obs: Observation) -> Observation:
     """What the receivers of the campaign get to see of ``obs``, on their device."""
     obs = obs.to(campaign.where)
-    if campaign.gains == "unknown" and obs.user_gain is not None:
-        model = make_channel(campaign.points[0])
-        obs = replace(obs, user_gain=None, gain_range_db=model.gain_range_db if isinstance(model, PathLoss) else None)
+    if campaign.gains != "known" and obs.user_gain is not None:
+        obs = replace(obs, user_gain=None, gain_range_db=_gain_range(campaign.points[0]))
     if campaign.covariance:
         obs = replace(obs, channel_cov=_covariance(campaign.covariance, campaign.points[0], campaign.where))
     return with_estimated_noise(obs) if campaign.noise == "estimated" else obs
+
+
+def _gain_range(config: SystemConfig) -> tuple[float, float] | None:
+    """Limits of the users' gains [dB], where they are not all 1."""
+    model = make_channel(config)
+    return model.gain_range_db if isinstance(model, PathLoss) and not model.power_control else None
 
 
 @lru_cache(maxsize=4)
@@ -128,12 +149,17 @@ def _covariance(name: str, config: SystemConfig, where: torch.device) -> torch.T
 
 def _point(campaign: Campaign, config: SystemConfig, on_frames: Callable[[int], None] | None) -> list[dict[str, Any]]:
     runs = [_Run(name, _options(campaign, config, name), campaign) for name in campaign.receivers]
-    for frame, obs in batches(config, frames=campaign.frames, seed=campaign.seed, batch=campaign.batch, books=campaign.books):
-        frame, obs = frame_to(frame, campaign.where), seen(campaign, obs)
-        for run in runs:
-            run.receive(config, frame, obs)
-        if on_frames is not None:
-            on_frames(len(frame))
+    for book in range(campaign.books):
+        cell = _of_book(config, book)
+        for run in runs if campaign.gains == "learned" else ():
+            run.learn(campaign, cell)
+        first, last = (campaign.frames * edge // campaign.books for edge in (book, book + 1))
+        for frame, obs in _stretch(cell, campaign.seed, first, last, campaign.batch):
+            frame, obs = frame_to(frame, campaign.where), seen(campaign, obs)
+            for run in runs:
+                run.receive(config, frame, obs)
+            if on_frames is not None:
+                on_frames(len(frame))
     return [run.row(config, campaign) for run in runs]
 
 
@@ -160,8 +186,18 @@ class _Run:
         self.receiver = create(name, **options)
         self.tally, self.ranking = Tally(), Ranking()
         self.seconds, self.evaluations, self.iterations, self.warm = 0.0, 0.0, 0.0, False
+        self.memory: GainMemory | None = None
+
+    def learn(self, campaign: Campaign, cell: SystemConfig) -> None:
+        """Gains of the devices of ``cell``, from frames that are not counted."""
+        limits = _gain_range(cell)
+        assert limits is not None
+        self.memory = GainMemory(users=cell.users, range_db=limits)
+        for frame, obs in _stretch(cell, derive(campaign.seed, "learn"), 0, LEARNING, campaign.batch):
+            self.memory.learn(self._call(frame, self.memory.tell(seen(campaign, obs)), 0))
 
     def receive(self, config: SystemConfig, frame: Frame, obs: Observation) -> None:
+        obs = obs if self.memory is None else self.memory.tell(obs)
         if not self.warm:  # compilation and first-touch costs are not the algorithm's
             self._call(frame, obs, min(self.steps or WARM_UP, WARM_UP))
             self.warm = True
@@ -170,6 +206,8 @@ class _Run:
         self.seconds += time.perf_counter() - started
         self.evaluations += float(estimate.info.get("nfe", 0)) * len(frame)
         self.iterations += float(torch.as_tensor(estimate.info.get("iterations", 0)).double().mean()) * len(frame)
+        if self.memory is not None:
+            self.memory.learn(estimate)
         self.tally.add(config, frame, estimate)
         self.ranking.add(frame, estimate)
 

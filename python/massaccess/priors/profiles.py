@@ -13,10 +13,29 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-LEVELS_DB = 2.5  # between the power levels that stand for an unknown gain
+LEVELS_DB = 2.5  # between the power levels that stand for an unknown gain, at most
+NEAREST, DECADE_DB = 0.04, 36.7  # of the largest distance, between two levels; loss of a decade of distance
 ROUNDS = 20  # of merging, at most
 FLAT = 0.27  # of the foreign channels' weight, that has no structure
 WIDTH, BESIDE = 0.8, 0.02  # of the others: deviation in columns' beams, and power beside
+
+
+def gain_levels(low_db: float, high_db: float) -> tuple[Tensor, Tensor]:
+    """Levels [G] dB that stand for an unknown gain between two limits, and their probabilities [G]: those of users evenly spread over the
+    distance (loss of 36.7 dB per decade, 3GPP TR 38.901 and P3). They lie closest at the low end, where most users are and errors happen:
+    in the middle of steps of `NEAREST` of the largest distance, or of `LEVELS_DB` where that is less.
+
+    >>> [round(level, 2) for level in gain_levels(0.0, 1.9)[0].tolist()]
+    [0.3, 0.92, 1.57]
+    """
+    edges = [0.0]
+    while edges[-1] < high_db - low_db:
+        edges.append(edges[-1] + min(NEAREST * DECADE_DB / math.log(10) * 10 ** (edges[-1] / DECADE_DB), LEVELS_DB))
+    inside = torch.tensor(edges, dtype=torch.float64) * ((high_db - low_db) / edges[-1] if edges[-1] else 1.0)
+    if len(edges) == 1:
+        return torch.tensor([low_db]), torch.ones(1)
+    share = -(10 ** (-inside / DECADE_DB)).diff()
+    return (low_db + (inside[1:] + inside[:-1]) / 2).float(), (share / share.sum()).float()
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,10 +94,8 @@ class AngularProfiles:
         return replace(self, weight=weight, power=(self.power[:, None] * scale[:, None]).flatten(0, 1))
 
     def leveled(self, low_db: float, high_db: float) -> AngularProfiles:
-        """The same where users' gains are not known but lie between two limits [dB]: weighted as users evenly spread over the distance are
-        (loss of 36.7 dB per decade, 3GPP TR 38.901 and P3)."""
-        levels = torch.linspace(low_db, high_db, max(math.ceil((high_db - low_db) / LEVELS_DB), 0) + 1)
-        share = torch.softmax(-levels * (math.log(10) / 36.7), 0)
+        """The same where users' gains are not known but lie between two limits [dB]: each profile at every one of the `gain_levels`."""
+        levels, share = gain_levels(low_db, high_db)
         weight = (self.weight[:, None] * share).flatten()
         return replace(self, weight=weight, power=(self.power[:, None] * (10 ** (levels / 10))[:, None]).flatten(0, 1))
 

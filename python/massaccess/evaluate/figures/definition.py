@@ -16,7 +16,7 @@
                                          slow (takes slow_frames); quick_frames (of the quick run, instead of either); flat (does not
                                          depend on x: run once); quick (options of the quick run, or false: left out of it); trained
                                          (option "weights" is a file that does not ship: left out without one, `--weights KEY=FILE`);
-                                         points (at these x alone), books (instead of the settings'): where weights know one book
+                                         books (instead of the settings', where weights know one book)
     [[claim]]                            says: a sentence of the paper; kind and terms of `claims`, where a machine can check it
     grouped                              the curves of a receiver share a colour in the picture
     like                                 id of a figure from which everything comes that is not said here, but for the claims
@@ -90,7 +90,6 @@ class Curve:
     quick: Mapping[str, Any] | bool = True
     quick_frames: int = 0
     trained: bool = False
-    points: tuple[float, ...] = ()
     books: int = 0
 
     def chosen(self, *, full: bool) -> dict[str, Any]:
@@ -169,7 +168,7 @@ def read(path: Path) -> PublishedFigure:
     """The figure of a file."""
     try:
         table = _table(path)
-        curves = tuple(Curve(**{**one, **{name: tuple(one.get(name, ())) for name in ("y", "points")}}) for one in table.pop("curve"))
+        curves = tuple(Curve(**{**one, "y": tuple(one.get("y", ()))}) for one in table.pop("curve"))
         claims = tuple(_claim(one) for one in table.pop("claim"))
         quick, full = (_settings(table.pop(name)) for name in ("quick", "full"))
         figure = PublishedFigure(**{**table, "y": tuple(table["y"])}, curves=curves, claims=claims, quick=quick, full=full)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import math
@@ -12,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ... import __version__
-from ...core import SystemConfig
+from ...core import EMPTY, SystemConfig
 from ...errors import ConfigError, FormatError
 from ...registry import GENIE_ACTIVITY, RECEIVERS, create
 from ..montecarlo import Campaign, evaluate
@@ -107,8 +108,9 @@ def run(
     """The figure's document. With ``path`` it is written after every point; with ``resume`` the finished points of that file are kept.
 
     The same work in results of other figures beside that file is taken over too: figures that are alike cost one run.
-    ``on_job`` is called with (done, all, job) before each point. Raises ConfigError, UnknownNameError, and FormatError for a file that
-    is no result of this figure.
+    ``on_job`` is called with (done, all, job) before each point. A point that its receiver refuses (no weights for it, say) is left out,
+    and the document says why. Raises ConfigError, when all are, UnknownNameError, and FormatError for a file that is no result of this
+    figure.
     """
     if figure.x == TRAINING:
         raise ConfigError(f"{figure.id} shows a training: run `massaccess train`, and pass its curves with --curves FILE")
@@ -120,19 +122,34 @@ def run(
     todo = jobs(figure, extent)
     known = _known(path, figure) if path is not None and resume else {}
     rows: list[dict[str, Any]] = []
+    refused: dict[str, list[tuple[float | None, ConfigError]]] = {}
     result = document(figure, extent, rows)
     for index, job in enumerate(todo):
         if on_job is not None:
             on_job(index, len(todo), job)
-        rows += _named(job, known.get(job.fingerprint, [])) or _rows(job)
-        result = document(figure, extent, rows)
+        try:
+            rows += _named(job, known.get(job.fingerprint, [])) or _rows(job)
+        except ConfigError as error:
+            refused.setdefault(job.curve.key, []).append((job.x, error))
+        result = document(figure, extent, rows, {key: _why(places) for key, places in refused.items()})
         if path is not None:
             write(path, result)
+    if not rows and refused:
+        raise next(iter(refused.values()))[0][1]
     return result
 
 
-def document(figure: PublishedFigure, extent: Extent, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Result file: the figure, how it was run, a row a point (as `massaccess evaluate` writes it), and what became of the claims."""
+def _why(places: Sequence[tuple[float | None, ConfigError]]) -> str:
+    """Where a curve was left out, and what its receiver said there at first."""
+    where = ", ".join(f"{x:g}" for x, _ in places if x is not None)
+    return f"{f'at {where}: ' if where else ''}{str(places[0][1]).partition(': pass')[0]}"
+
+
+def document(
+    figure: PublishedFigure, extent: Extent, rows: Sequence[Mapping[str, Any]], refused: Mapping[str, str] = EMPTY
+) -> dict[str, Any]:
+    """Result file: the figure, how it was run, a row a point (as `massaccess evaluate` writes it), and what became of the claims.
+    ``refused``: why a curve lacks points."""
     claims = [(claim, judge(claim, rows, full=extent.full)) for claim in figure.claims]
     return {
         "figure": figure.id,
@@ -143,7 +160,7 @@ def document(figure: PublishedFigure, extent: Extent, rows: Sequence[Mapping[str
         "note": figure.note,
         "seed": extent.seed,
         "version": __version__,
-        "left_out": left_out(figure, extent),
+        "left_out": {**left_out(figure, extent), **refused},
         "claims": [{"says": claim.says, "verdict": verdict, "measured": told} for claim, (verdict, told) in claims],
         "results": list(rows),
     }
@@ -188,9 +205,7 @@ def _wanted(curve: Curve, extent: Extent) -> bool:
 
 
 def _places(figure: PublishedFigure, curve: Curve, extent: Extent) -> Iterator[float | None]:
-    if curve.flat or figure.x == FALSE_ALARMS:
-        return iter((None,))
-    return (x for x in _points(figure, extent) if not curve.points or x in curve.points)
+    return iter((None,) if curve.flat or figure.x == FALSE_ALARMS else _points(figure, extent))
 
 
 def _points(figure: PublishedFigure, extent: Extent) -> tuple[float, ...]:
@@ -260,11 +275,12 @@ def _rows(job: Job) -> list[dict[str, Any]]:
 
 
 def _known(path: Path, figure: PublishedFigure) -> dict[str, list[dict[str, Any]]]:
-    """The finished points by fingerprint: those of figures in the same folder, and of the figure's own file."""
-    beside = [load(name) for name in names() if name != figure.id and path.with_name(f"{name}.json").exists()]
+    """The finished points by fingerprint: those of figures in the same folder, as far as they can be read, and of the figure's own file."""
     found: dict[str, list[dict[str, Any]]] = {}
-    for other in beside:
-        found |= _finished(path.with_name(f"{other.id}.json"), other)
+    for name in names():
+        beside = path.with_name(f"{name}.json")
+        with contextlib.suppress(FormatError):
+            found |= _finished(beside, load(name)) if name != figure.id else {}
     return found | _finished(path, figure)
 
 
@@ -282,9 +298,10 @@ def _finished(path: Path, figure: PublishedFigure) -> dict[str, list[dict[str, A
         stored = json.loads(path.read_text("utf-8"))
         if stored["figure"] != figure.id:
             raise FormatError(f"{path} holds {stored['figure']}, not {figure.id}: choose another folder")
-        first = {row["job"]: row["curve"] for row in reversed(stored["results"])}
+        jobs_done = [row for row in stored["results"] if "job" in row]  # those of a training, or of one frame, have none
+        first = {row["job"]: row["curve"] for row in reversed(jobs_done)}
         found: dict[str, list[dict[str, Any]]] = {}
-        for row in stored["results"]:
+        for row in jobs_done:
             if row["curve"] == first[row["job"]]:  # curves of equal work tell the same rows
                 found.setdefault(row["job"], []).append(row)
         return found

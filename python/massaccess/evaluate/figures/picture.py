@@ -34,7 +34,8 @@ def draw(figure: PublishedFigure, result: Mapping[str, Any], path: Path) -> Path
 
     if figure.x == ROW:
         return _images(Figure(figsize=(1.5 * len(figure.curves) + 1, 8), layout="constrained"), figure, result, path)
-    canvas = Figure(figsize=(max(6.2 * len(figure.y), 6.8), 6.4), layout="constrained")
+    size = (8.6 * len(figure.y), 7.8) if figure.grouped else (max(6.2 * len(figure.y), 6.8), 6.4)
+    canvas = Figure(figsize=size, layout="constrained")
     FigureCanvasAgg(canvas)
     panels = canvas.subplots(1, len(figure.y), squeeze=False)[0]
     for panel, measure in zip(panels, figure.y, strict=True):
@@ -76,7 +77,8 @@ def _panel(panel: Any, figure: PublishedFigure, measure: str, rows: Rows) -> Non
     panel.set(xlabel=figure.axis, ylabel=MEASURES[measure])
     panel.grid(True, which="both", alpha=0.3)
     if panel.get_legend_handles_labels()[0]:
-        panel.legend(fontsize="x-small", loc="upper center", bbox_to_anchor=(0.5, -0.11), ncols=1 if len(figure.y) == 1 else 2)
+        columns = 2 if figure.grouped or len(figure.y) > 1 else 1
+        panel.legend(fontsize="x-small", loc="upper center", bbox_to_anchor=(0.5, -0.11), ncols=columns)
 
 
 def _look(index: int, curve: Curve) -> dict[str, Any]:
@@ -89,12 +91,13 @@ def _look(index: int, curve: Curve) -> dict[str, Any]:
 
 
 def _by_receiver(figure: PublishedFigure, curve: Curve) -> dict[str, Any]:
-    """One colour and marker for all curves of a receiver, whose lines differ."""
+    """One colour and marker for all curves of a receiver, one kind of line for all in the same system."""
     receivers = list(dict.fromkeys(one.receiver for one in figure.curves))
-    alike = [one.key for one in figure.curves if one.receiver == curve.receiver]
+    systems = [dict(curve.system) for curve in figure.curves]
+    systems = [one for index, one in enumerate(systems) if one not in systems[:index]]
     colour, marker = receivers.index(curve.receiver), MARKERS[receivers.index(curve.receiver) % len(MARKERS)]
     ours = {"color": "black", "linewidth": 2.0} if curve.receiver in OURS else {"color": f"C{colour % 10}", "linewidth": 1.3}
-    style = STYLES[alike.index(curve.key) % len(STYLES)]
+    style = STYLES[systems.index(dict(curve.system)) % len(STYLES)]
     return {"marker": marker, "markerfacecolor": "none", "label": curve.label, "linestyle": style, **ours}
 
 
