@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 
 import pytest
 import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
 
 from massaccess.core import SystemConfig
 from massaccess.errors import ConfigError, FormatError, UnknownNameError
@@ -134,7 +137,7 @@ def test_sequences_that_were_mixed_up_are_refused(weights):
         create("dl-mampnet", weights=weights)(dataclasses.replace(obs, pilots=pilots))
 
 
-def test_other_weights_are_refused(tmp_path):
+def test_other_weights_are_refused(weights, tmp_path):
     _, obs = observed(2)
     for name, error, message in (
         ("auto", ConfigError, "massaccess train"),
@@ -144,6 +147,13 @@ def test_other_weights_are_refused(tmp_path):
         with pytest.raises(error, match=message):
             create("dl-mampnet", weights=name)(obs)
     damaged = tmp_path / "x.safetensors"
+    with safe_open(weights, "pt") as stored:
+        document, tensors = json.loads(stored.metadata()["massaccess"]), {key: stored.get_tensor(key) for key in stored.keys()}  # noqa: SIM118
+    for changes in ({"id": None}, {"energy": 3}):
+        pilots = {**document["pilots"], **changes}
+        save_file(tensors, damaged, {"massaccess": json.dumps({**document, "pilots": pilots})})
+        with pytest.raises(FormatError, match="of pilots"):
+            create("dl-mampnet", weights=str(damaged))(obs)
     damaged.write_bytes(b"x" * 99)
     with pytest.raises(FormatError):
         create("dl-mampnet", weights=str(damaged))(obs)

@@ -413,3 +413,27 @@ def test_contrasts_are_gains_beyond_others() -> None:
     claim = Claim("a gains more over b than c over d", "contrast", {"curve": "a", "over": "b", "than": "c", "than_over": "d", "y": "ber"})
     assert judge(claim, lines) == (AGREES, "10.00")
     assert judge(claim, lines[:-2]) == (NOT_REACHED, "")
+
+
+def test_inside_a_network(tmp_path: Path) -> None:
+    """Fig. 10 of P3: five matrices of one frame, each over its largest entry, and a picture of them."""
+    figure = load("p3-fig10")
+    result = run(figure, Extent(device="cpu"), path=tmp_path / "p3-fig10.json")
+    panels = {curve.key: [row["values"] for row in result["results"] if row["curve"] == curve.key] for curve in figure.curves}
+    assert {key: (len(values), len(values[0])) for key, values in panels.items()} == {
+        "estimate": (40, 2),
+        "truth": (40, 2),
+        "pooled": (40, 1),
+        "decided": (20, 1),
+        "active": (20, 1),
+    }
+    assert all(max(max(row) for row in values) == 1 for values in panels.values())
+    sent = [index for index, row in enumerate(panels["active"]) if row[0]]
+    assert len(sent) == 2 and sent == [index for index, row in enumerate(panels["truth"][:20]) if row[0]]
+    kept = [index for index in range(20) if panels["pooled"][index][0] or panels["pooled"][20 + index][0]]
+    assert len({index // 2 for index in kept}) == len(kept)
+    assert panels["decided"] == panels["active"]
+    assert [claim["verdict"] for claim in result["claims"]] == [UNCHECKED, UNCHECKED, DISAGREES]
+    assert all(row["wrong"] < 0.2 for row in result["results"] if row["curve"] == "decided")
+    assert json.loads((tmp_path / "p3-fig10.json").read_text()) == result
+    assert draw(figure, result, tmp_path / "x.png").stat().st_size > 10_000

@@ -69,7 +69,7 @@ def _numbers(obs: Observation, trained: Trained) -> Tensor:
 @functools.lru_cache(maxsize=8)
 def _known_book(trained: Trained) -> Tensor:
     known = trained.header.pilots
-    book = pilot_book(users=known["users"], pilot_len=known["longest"], kind=known["kind"], seed=known["seed"])
+    book = pilot_book(users=known["users"], pilot_len=trained.header.config["pilot_len"], kind=known["kind"], seed=known["seed"])
     return book / torch.linalg.vector_norm(book, dim=0) if known["energy"] == "sequence" else book
 
 

@@ -37,7 +37,7 @@ def list_weights(json_path: Path | None = None) -> None:
     heads = (Column("name", no_wrap=True), "network", "array", "channel", Column("measured", justify="right", no_wrap=True))
     shown = Table(*heads, Column("beside", justify="right", no_wrap=True), box=SIMPLE)
     for row in rows:
-        array = f"{row['rows']}x{row['columns']}" if row["kind"] == "channel" else "any"
+        array = f"{row['rows']}x{row['columns']}" if row["kind"] == "channel" else str(row["config"].get("antennas", "any"))
         shown.add_row(row["name"], row["network"], array, row["channel"], *_quality(row))
     Console(width=max(Console().width, 115)).print(
         shown if rows else "no weights ship with this version; make some with `massaccess train`"

@@ -76,7 +76,8 @@ class Header:
             )
         if not all(isinstance(one, Mapping) for one in (self.config, self.metrics, self.pilots)):
             raise FormatError("config, metrics and pilots of the header are no JSON objects: train again")
-        if (self.kind in ("activity", "noncoherent")) != _names_a_book(self.pilots):
+        named = self.kind != "noncoherent" or all(isinstance(self.pilots.get(name), str) for name in ("id", "energy"))
+        if (self.kind in ("activity", "noncoherent")) != _names_a_book(self.pilots) or not named:
             raise FormatError(f"the header of kind {self.kind!r} says {dict(self.pilots)!s:.80} of pilots: train again")
 
     @property

@@ -56,7 +56,7 @@ def _images(canvas: Any, figure: PublishedFigure, result: Mapping[str, Any], pat
     for panel, curve in zip(canvas.subplots(1, len(figure.curves)), figure.curves, strict=True):
         values = [row["values"] for row in result["results"] if row["curve"] == curve.key]
         panel.imshow(values, cmap="gray_r", vmin=0, vmax=1, aspect="auto", extent=(0, len(values[0]), len(values) + 0.5, 0.5))
-        panel.set_title(curve.label, fontsize="x-small")
+        panel.set_title(curve.label.replace(" ", "\n", 1), fontsize="x-small")
         panel.set_xticks([])
         panel.tick_params(labelsize="x-small")
     canvas.suptitle(f"{figure.paper} {figure.figure}: {figure.title}", fontsize="small", wrap=True)
