@@ -58,6 +58,7 @@ def _images(canvas: Any, figure: PublishedFigure, result: Mapping[str, Any], pat
         panel.imshow(values, cmap="gray_r", vmin=0, vmax=1, aspect="auto", extent=(0, len(values[0]), len(values) + 0.5, 0.5))
         panel.set_title(curve.label.replace(" ", "\n", 1), fontsize="x-small")
         panel.set_xticks([])
+        panel.yaxis.get_major_locator().set_params(integer=True)
         panel.tick_params(labelsize="x-small")
     canvas.suptitle(f"{figure.paper} {figure.figure}: {figure.title}", fontsize="small", wrap=True)
     canvas.savefig(path, dpi=110)
