@@ -4,8 +4,7 @@ set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 out=${OUT:-$here}
 MASSACCESS=${MASSACCESS:-massaccess}
-cell=(--users 100 --activity 0.1 --antennas 16 --index-bits 1 --data 0 --pilot-kind gaussian --pilot-energy sequence --channel pathloss-uniform
-    --no-power-control --placement-seed 0 --snr-convention link-budget --batch 64 --seed 1 --threads 1)
+cell=(--config "$here/cell.toml" --placement-seed 0 --batch 64 --seed 1 --threads 1)
 
 $MASSACCESS evaluate --receivers noncoherent-amp-threshold,noncoherent-amp "${cell[@]}" --pilots 70,80,90 --frames 2000 --json "$out/dl-mampnet-amp.json"
 $MASSACCESS evaluate --receivers noncoherent-amp-threshold,noncoherent-amp "${cell[@]}" --pilots 40,50,60 --frames 1000 --json "$out/dl-mampnet-amp-short.json"

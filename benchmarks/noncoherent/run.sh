@@ -65,4 +65,6 @@ known 2 16 60 2000 $best
 known 2 16 100 2000 $best
 known 1 32 100 4000 $best
 known 2 32 40 3000 $best
+campaign time --receivers $all,dl-mampnet --config "$here/cell.toml" --placement-seed 0 --pilots 70 --frames 640 --batch 64
+campaign time-l20 --receivers $all --config "$here/cell.toml" --placement-seed 0 --pilots 20 --frames 640 --batch 64
 for k in kronecker florence; do correlated $k 1 14 400; done
