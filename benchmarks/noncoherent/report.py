@@ -37,7 +37,8 @@ not counted, then all)."""
 CORRELATED = """Correlated antennas, 8x8, gains 1, 10 dB: 38.901 UMa, and two channels that the profiles of `noncoherent` were not made
 for."""
 TEXT = {"known": CELL, "unknown": UNKNOWN, "placed": PLACED, "correlated": CORRELATED}
-TIME = """Milliseconds a frame in batches of 64, one thread, each column in one run: J = 1, M = 16, one cell whose devices stay, gains known. Errors
+TIME = """Milliseconds a frame in batches of 64, one thread, each column in one run: J = 1, M = 16, one cell whose devices stay, gains known.
+Errors
 of these frames are in the JSON."""
 
 
