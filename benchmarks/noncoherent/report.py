@@ -37,9 +37,8 @@ not counted, then all)."""
 CORRELATED = """Correlated antennas, 8x8, gains 1, 10 dB: 38.901 UMa, and two channels that the profiles of `noncoherent` were not made
 for."""
 TEXT = {"known": CELL, "unknown": UNKNOWN, "placed": PLACED, "correlated": CORRELATED}
-TIME = """Milliseconds a frame in batches of 64, one thread, each column in one run: J = 1, M = 16, one cell whose devices stay, gains known.
-Errors
-of these frames are in the JSON."""
+TIME = """Milliseconds a frame in batches of 64, one thread, each column in one run: J = 1, M = 16, one cell whose devices stay, gains
+known. Errors of these frames are in the JSON."""
 
 
 def main(folder: Path) -> None:
@@ -142,7 +141,8 @@ def times(documents: dict[str, dict[str, Any]]) -> list[str]:
     lines = [f"| | {' | '.join(f'L = {length}' for length in lengths)} |", "|" + "---|" * (1 + len(lengths))]
     for name in shown:
         mine = [rows(document).get(name) for document in documents.values()]
-        lines.append(f"| {SHORT[name]} | {' | '.join('' if row is None else f'{1e3 * row["seconds_per_frame"]:.1f}' for row in mine)} |")
+        cells = ["" if row is None else f"{1e3 * row['seconds_per_frame']:.1f}" for row in mine]
+        lines.append(f"| {SHORT[name]} | {' | '.join(cells)} |")
     return lines
 
 
