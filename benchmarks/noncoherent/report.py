@@ -26,7 +26,7 @@ SHORT = {
 }
 KEPT = ("receiver", "channel", "pilots", "snr_db", "users", "antennas", "activity", "aep", "aep_ci95", "ser_devices", "frames")
 KEPT += ("device", "threads")
-TOLD = ("known-j1-m16-l20", "uma-j1-l12")  # points that the list of receivers has, where there are frames enough
+TOLD = ("known-j1-m16-l20", "uma-j1-l14")  # points that the list of receivers has, where there are frames enough
 ENOUGH = 1000  # frames, for that list
 CELL = """Gains known. P3's cell: 100 devices, a tenth awake, 50 m to 1 km away (128.1 + 36.7 log10 d dB), **23 dBm per sequence**, noise
 figure 5 dB, 1 MHz; devices stand elsewhere in every frame, ten pilot books."""
