@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import math
+from pathlib import Path
 
 import pytest
 import torch
@@ -20,20 +21,8 @@ from massaccess.forward.simulate import Simulation
 from massaccess.priors.profiles import AngularProfiles, gain_levels
 from massaccess.weights import choose_profiles
 
-CELL = SystemConfig(
-    users=30,
-    activity=0.1,
-    rows=2,
-    columns=4,
-    pilot_len=10,
-    data_len=0,
-    index_bits=1,
-    pilot_kind="gaussian",
-    pilot_energy="sequence",
-    channel="pathloss-uniform",
-    power_control=False,
-    snr_convention="link-budget",
-)
+P3 = SystemConfig.from_toml(Path(__file__).resolve().parents[2] / "benchmarks/noncoherent/cell.toml")
+CELL = P3.replace(users=30, rows=2, pilot_len=10)
 UMA = SystemConfig(users=40, activity=0.1, pilot_len=9, data_len=0, index_bits=1, pilot_kind="gaussian", snr_db=8.0, channel="uma")
 
 

@@ -7,6 +7,7 @@ import threading
 import time
 import types
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
@@ -32,20 +33,8 @@ from massaccess.link.recording import open_recording
 from massaccess.priors.gain_memory import GainMemory
 from massaccess.registry import RECEIVERS, Entry, create
 
-CELL = SystemConfig(
-    users=16,
-    activity=0.1,
-    rows=4,
-    columns=4,
-    pilot_len=32,
-    data_len=0,
-    index_bits=2,
-    pilot_kind="gaussian",
-    pilot_energy="sequence",
-    channel="pathloss-uniform",
-    power_control=False,
-    snr_convention="link-budget",
-)
+P3 = SystemConfig.from_toml(Path(__file__).resolve().parents[2] / "benchmarks/noncoherent/cell.toml")
+CELL = P3.replace(users=16, pilot_len=32, index_bits=2)
 EASY = CELL.replace(channel="rayleigh", snr_convention="per-user", snr_db=30.0)  # the stand-in finds every device
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -12,20 +14,8 @@ from massaccess.forward.index_modulation import llrs, to_bits, to_index
 from massaccess.forward.simulate import Population, Simulation
 from massaccess.registry import check_frames
 
-CONFIG = SystemConfig(
-    users=10,
-    rows=2,
-    columns=4,
-    pilot_len=12,
-    data_len=0,
-    index_bits=2,
-    activity=0.3,
-    pilot_kind="gaussian",
-    pilot_energy="sequence",
-    channel="pathloss-uniform",
-    power_control=False,
-    snr_convention="link-budget",
-)
+P3 = SystemConfig.from_toml(Path(__file__).resolve().parents[2] / "benchmarks/noncoherent/cell.toml")
+CONFIG = P3.replace(users=10, rows=2, pilot_len=12, index_bits=2, activity=0.3)
 
 
 def test_bits_and_index_are_inverse() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from pathlib import Path
 
 import pytest
 import torch
@@ -15,21 +16,8 @@ from massaccess.forward.simulate import Simulation
 from massaccess.priors.gain_memory import GainMemory
 from massaccess.registry import create
 
-CELL = SystemConfig(
-    users=40,
-    activity=0.15,
-    rows=2,
-    columns=4,
-    pilot_len=14,
-    data_len=0,
-    index_bits=1,
-    pilot_kind="gaussian",
-    pilot_energy="sequence",
-    channel="pathloss-uniform",
-    power_control=False,
-    snr_convention="link-budget",
-    placement_seed=3,
-)
+P3 = SystemConfig.from_toml(Path(__file__).resolve().parents[2] / "benchmarks/noncoherent/cell.toml")
+CELL = P3.replace(users=40, activity=0.15, rows=2, pilot_len=14, placement_seed=3)
 RANGE = (0.0, 47.8)
 
 
