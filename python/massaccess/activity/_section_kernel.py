@@ -20,7 +20,7 @@ LEAST_SHARE = 1e-3  # of a state in a section's posterior, to count
 LEAST_REST = 1e-9  # of a sequence's precision, when its own power is taken out again
 STILL = 1e-2  # change of a section's chance to be silent, below which soft sweeps end
 FLOOR = 1e-12  # of a sum of posteriors
-GROUP = 16  # factors whose product stays within double precision
+GROUP, BLOCK = 16, 4  # factors whose product stays within double precision; beams that share a division
 
 
 @njit(cache=True, nogil=True, fastmath=True, inline="always")
@@ -212,21 +212,39 @@ def alike(
 
 
 @njit(cache=True, nogil=True, fastmath=True, inline="always")
+def _take_logarithm(out, product):
+    """out -= log(product), product = 1."""
+    for k in range(len(out)):
+        out[k] -= math.log(product[k])
+        product[k] = 1.0
+
+
+@njit(cache=True, nogil=True, fastmath=True, inline="always")
 def _profile_evidence(precision, energy, power, log_weight, out, product):
     """out [K] = log weight + sum over beams of power energy / (1 + power precision) - log(1 + power precision)."""
     lanes, profiles = power.shape
     for k in range(profiles):
         out[k] = log_weight[k]
         product[k] = 1.0
-    for m in range(lanes):
+    whole = lanes - lanes % BLOCK
+    for m in range(0, whole, BLOCK):  # four beams share a division
+        q0, q1, q2, q3 = precision[m], precision[m + 1], precision[m + 2], precision[m + 3]
+        e0, e1, e2, e3 = energy[m], energy[m + 1], energy[m + 2], energy[m + 3]
+        for k in range(profiles):
+            v0, v1, v2, v3 = power[m, k], power[m + 1, k], power[m + 2, k], power[m + 3, k]
+            d0, d1, d2, d3 = 1.0 + v0 * q0, 1.0 + v1 * q1, 1.0 + v2 * q2, 1.0 + v3 * q3
+            first, second = d0 * d1, d2 * d3
+            both = first * second
+            out[k] += ((v0 * e0 * d1 + v1 * e1 * d0) * second + (v2 * e2 * d3 + v3 * e3 * d2) * first) / both
+            product[k] *= both
+        if m % GROUP == GROUP - BLOCK or m == whole - BLOCK:
+            _take_logarithm(out, product)
+    for m in range(whole, lanes):
         for k in range(profiles):
             scale = 1.0 + power[m, k] * precision[m]
             out[k] += power[m, k] * energy[m] / scale
             product[k] *= scale
-        if m % GROUP == GROUP - 1 or m == lanes - 1:
-            for k in range(profiles):
-                out[k] -= math.log(product[k])
-                product[k] = 1.0
+        _take_logarithm(out, product)
 
 
 @njit(cache=True, nogil=True, fastmath=True)
