@@ -254,13 +254,16 @@ def test_what_was_learned_does_not_depend_on_how_batches_are_split(monkeypatch):
 
 @dataclass(frozen=True)
 class Leveled:
-    """Takes its time, unless time is up, and tells levels."""
+    """Waits, when told to, until time is up, and tells levels."""
 
     tells_levels: ClassVar[bool] = True
     cuts: ClassVar[list] = []
+    hold: ClassVar[threading.Event] = threading.Event()
+    held: ClassVar[threading.Event] = threading.Event()
 
     def __call__(self, obs, *, generator=None):
-        for _ in range(10):
+        while self.hold.is_set():
+            self.held.set()
             if obs.late:
                 self.cuts.append(obs.frames)
                 break
@@ -277,16 +280,20 @@ def test_what_was_learned_outlives_a_stop_and_counts_once(monkeypatch, overflow)
     monkeypatch.setitem(sys.modules, "massaccess._leveled", module)
     monkeypatch.setitem(RECEIVERS, "leveled", Entry("_leveled:Leveled", "noncoherent", "", ""))
     Leveled.cuts.clear()
+    Leveled.held.clear()
     tb = uplink(STAY, "leveled", frames=0, max_batch=4, gains="learned", overflow=overflow)
     extra, before = blocks.null_sink(STAY.users * 4), []
 
     def reconfigure():
         done = tb.receiver.stats()["frames"]
         if not before and done > 4:
+            Leveled.hold.set()
+            assert Leveled.held.wait(20)  # in the middle of a batch
             tb.lock()
             tb.connect(tb.receiver, extra)
             before.append(tb.receiver.stats()["learned"])
-            tb.unlock()
+            tb.unlock()  # stops and starts again
+            Leveled.hold.clear()
         elif before and done > before[0] + 8:
             raise KeyboardInterrupt
 
