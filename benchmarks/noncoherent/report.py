@@ -36,6 +36,8 @@ PLACED = """Devices that stay where they are, at ten sets of places: gains known
 not counted, then all)."""
 CORRELATED = """Correlated antennas, 8x8, gains 1, 10 dB: 38.901 UMa, and two channels that the profiles of `noncoherent` were not made
 for."""
+SYMBOLS = """Symbol errors of all devices (`ser_devices`; 0.1: nobody found), half of the 95 % interval, in brackets how many were counted.
+Receivers of a row see the same frames, of seed 0."""
 TEXT = {"known": CELL, "unknown": UNKNOWN, "placed": PLACED, "correlated": CORRELATED}
 TIME = """Milliseconds a frame in batches of 64, one thread, each column in one run: J = 1, M = 16, one cell whose devices stay, gains
 known. Errors of these frames are in the JSON."""
@@ -46,7 +48,7 @@ def main(folder: Path) -> None:
     found = {path.stem: json.loads(path.read_text()) for path in sorted(folder.glob("*.json")) if POINT.fullmatch(path.stem)}
     points = {name: POINT.fullmatch(name) for name in found}
     lines = ["# Results", "", "Made by `report.py` from the JSON files beside it; `run.sh` makes those.", ""]
-    lines += ["Symbol errors of all devices (`ser_devices`; 0.1: nobody found), in brackets how many were counted.", ""]
+    lines += [SYMBOLS, ""]
     for kind, text in TEXT.items():
         mine = [name for name, point in points.items() if point and kind_of(point) == kind]
         lines += [f"## {kind.capitalize()}", "", text, "", *TABLES[kind](mine, points, found), ""]
@@ -71,7 +73,10 @@ def rows(document: dict[str, Any]) -> dict[str, dict[str, Any]]:
 
 
 def cell(row: dict[str, Any] | None) -> str:
-    return "" if row is None else f"{row['ser_devices']:.2e} ({row['ser_devices_errors']:,})"
+    if row is None:
+        return ""
+    low, high = row["ser_devices_ci95"]
+    return f"{row['ser_devices']:.2e} ±{50 * (high - low) / row['ser_devices']:.0f}% ({row['ser_devices_errors']:,})"
 
 
 def place(point: re.Match[str]) -> str:
