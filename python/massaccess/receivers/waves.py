@@ -25,7 +25,7 @@ LEAST_LOOSE = 1e-12
 TOP = math.sqrt(3)
 """Largest offset, in its standard deviations, of one that is uniform within its range."""
 
-TRIED = 65
+TRIED = 21
 """Carrier offsets tried for each user, before its symbols are known."""
 
 EDGE = 4
