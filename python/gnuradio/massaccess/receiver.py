@@ -6,6 +6,9 @@ from ._receiver_block import ReceiverBlock
 class receiver(ReceiverBlock):
     """Runs a receiver of `massaccess.registry` on a stream of frames [pilot_len + data_len, rows * columns].
 
+    With ``samples_per_symbol`` of 2 or more, frames are bursts as `synchronizer` gives them, [2 * slot_len, rows * columns]: then
+    ``preamble_len``, ``guard_len`` and ``roll_off`` are theirs too.
+
     Out, one item a decoded frame, numbered by tag ``frame``: activity [users] float, symbols [data_len, users], channel
     [users, rows * columns]. A frame that is rejected (NaN, infinity) or dropped leaves a gap in the numbers.
     Other tags of the frames are handed on; the first answer is tagged with ``receiver`` and ``version``, that of a receiver with a trained
@@ -64,6 +67,10 @@ class receiver(ReceiverBlock):
         seed=0,
         threads=0,
         device="auto",
+        samples_per_symbol=1,
+        preamble_len=0,
+        guard_len=0,
+        roll_off=0.25,
     ):
         super().__init__(
             receiver,
@@ -80,6 +87,10 @@ class receiver(ReceiverBlock):
                 "pilot_kind": pilot_kind,
                 "pilot_seed": pilot_seed,
                 "pilot_energy": pilot_energy,
+                "samples_per_symbol": samples_per_symbol,
+                "preamble_len": preamble_len,
+                "guard_len": guard_len,
+                "roll_off": roll_off,
             },
             noise_var=noise_var,
             adc_bits=adc_bits,

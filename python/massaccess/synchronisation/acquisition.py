@@ -106,7 +106,7 @@ class Acquisition:
             self._next, self._turns = 0, np.zeros(self._bins, np.complex128)
 
     def _decide(self) -> Found | None:
-        total = np.sum(self._cells, axis=0)
+        total = np.sum(list(self._cells), axis=0)
         total = total + np.roll(total, 1) + np.roll(total, -1)
         power = total.real**2 + total.imag**2
         peak = int(power.argmax())

@@ -28,10 +28,11 @@ COUNTERS = {
 
 
 class SlotFrame(NamedTuple):
-    """One slot. ``frame``: its index; ``rows`` [rows, antennas] complex64, two a symbol, in step with the slots and without the common carrier
-    offset (see `forward.waveform.to_rows`); ``time``: rx_time of the slot's first sample, whole seconds and fraction; ``told``: whether that
-    time has to be told, because it does not follow from the frame before; ``noise_var``: variance of a complex noise entry; ``freq``: centre
-    frequency [Hz], where it is known; ``active``: whether a preamble was found; ``cfo`` [cycles per symbol], the carrier offset taken away."""
+    """One slot. ``frame``: its index; ``rows`` [rows, antennas] complex64, two a symbol, in step with the slots and without the common
+    carrier offset (see `forward.waveform.to_rows`); ``time``: rx_time of the slot's first sample, whole seconds and fraction; ``told``:
+    whether that time has to be told, because it does not follow from the frame before; ``noise_var``: variance of a complex noise entry;
+    ``freq``: centre frequency [Hz], where it is known; ``active``: whether a preamble was found; ``cfo`` [cycles per symbol], the carrier
+    offset taken away."""
 
     frame: int
     rows: np.ndarray

@@ -24,8 +24,8 @@ SPARE = 4  # a buffer grows by so many times what it has to hold: samples are mo
 
 
 class Stretch:
-    """Samples [n antennas] without a gap; ``start`` is the coordinate of the first that is kept. ``closed``: no more will come. ``changed``:
-    the centre frequency ``freq`` is not that of the stretch before."""
+    """Samples [n antennas] without a gap; ``start`` is the coordinate of the first that is kept. ``closed``: no more will come.
+    ``changed``: the centre frequency ``freq`` is not that of the stretch before."""
 
     def __init__(self, start: float, antennas: int, freq: float | None, changed: bool) -> None:
         self.origin, self.freq, self.changed, self.closed = start, freq, changed, False

@@ -2,9 +2,8 @@
 
 All users send the same preamble, two equal halves. The correlations c1, c2 of every antenna with the halves, at lags around the nominal
 instant, are those of the same channels, turned by the carrier offset. So conj(c1) c2, summed over antennas and lags (non-coherent between
-antennas, whose phases differ), has the phase of the offset over half a preamble, and over the lags the weight of the users' delays; noise and
-data average out in it.
-"""
+antennas, whose phases differ), has the phase of the offset over half a preamble, and over the lags the weight of the users' delays; noise
+and data average out in it."""
 
 from __future__ import annotations
 
@@ -28,9 +27,9 @@ FREEDOM = 4  # independent lags among those that are summed: pulses are about tw
 
 
 class SlotMeasure(NamedTuple):
-    """Of one slot: ``turn``, the sum of conj(c1) c2 (phase: carrier offset over half a preamble) relative to the correlations' energy, at most
-    1; ``late`` [symbols], the mean delay of the users by power; ``energy`` of the correlations per antenna and lag, in units of a row's;
-    ``guard`` and ``whole``, mean power of the guard's rows and of all."""
+    """Of one slot: ``turn``, the sum of conj(c1) c2 (phase: carrier offset over half a preamble) relative to the correlations' energy, at
+    most 1; ``late`` [symbols], the mean delay of the users by power; ``energy`` of the correlations per antenna and lag, in units of a
+    row's; ``guard`` and ``whole``, mean power of the guard's rows and of all."""
 
     turn: complex
     late: float
@@ -83,8 +82,8 @@ class PreambleMeter:
 
     @cached_property
     def bias(self) -> tuple[complex, float]:
-        """Phasor of the turn, and delay [rows], that users spread evenly around the grid, without any carrier offset, seem to have: before the
-        first half is silence, and after the second are pilots."""
+        """Phasor of the turn, and delay [rows], that users spread evenly around the grid, without any carrier offset, seem to have: before
+        the first half is silence, and after the second are pilots."""
         symbols = torch.zeros(1, self.burst.symbols, len(DELAYS), dtype=torch.complex64)
         symbols[0, : self.burst.preamble_len] = preamble(self.burst)[:, None]
         rows = modulate(symbols, self.burst, delay=torch.tensor([DELAYS]), rate=ROW_RATE)[0].numpy()

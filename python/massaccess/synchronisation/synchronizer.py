@@ -83,9 +83,7 @@ class Synchronizer:
         frames: list[SlotFrame] = []
         if self._placing.steps_back(time):
             frames = self.flush()
-            self._placing.restart()
-            self._reset()
-            self._following = 0 if self._epoch is not None else self._following
+            self.forget()
         self._placing.place(self._samples, len(samples), time, freq)
         self._samples.append(samples)
         self._count_clipped(samples)
@@ -99,10 +97,21 @@ class Synchronizer:
         self._run(frames, over=True)
         return frames
 
+    def forget(self) -> None:
+        """Samples to come have nothing to do with those so far: slots are sought anew, and counted on unless there is an epoch."""
+        self._placing.restart()
+        self._reset()
+        self._following = 0 if self._epoch is not None else self._following
+
     def set_noise_var(self, noise_var: float | None) -> None:
         """Total variance of a complex noise entry from now on; ``None`` estimates it."""
         self.noise_var = noise_var
         self._powers.given = noise_var
+
+    @property
+    def rate(self) -> float:
+        """Samples per second, as tags told it."""
+        return self._placing.rate
 
     @property
     def locked(self) -> bool:

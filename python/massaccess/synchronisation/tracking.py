@@ -1,8 +1,8 @@
 """What all slots so far tell: a second-order loop for the slots' grid, averages of the carrier offset and of the powers.
 
 Users are spread around the grid and in frequency, and other users are awake in each slot, so that one slot tells both with an error of a
-tenth of a symbol, or a tenth of a per mille: gains are 1/n for the n-th active slot, then `GAIN`. A slot in which nobody is awake moves nothing.
-"""
+tenth of a symbol, or a tenth of a per mille: gains are 1/n for the n-th active slot, then `GAIN`. A slot in which nobody is awake moves
+nothing."""
 
 from __future__ import annotations
 
