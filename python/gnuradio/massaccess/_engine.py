@@ -19,7 +19,8 @@ ANSWERS = ("all", "activity", "sequences")  # of `receiver`, `activity_detector`
 
 class Answer(NamedTuple):
     """Results of a batch: frames with the tags to hand on, active [B N], and streams, of which activity [B N] is the first; payload [B N C]
-    with its check ok [B N], octets, or the bits of sequences with their llrs [B N J]; cut: how many of the frames got fewer steps than
+    with its check ok [B N], octets, or the bits of sequences with their llrs [B N J], or of coded frames the octets of decisions that no
+    check has passed, and no ok; cut: how many of the frames got fewer steps than
     they should, because time was up; estimate: what the receiver found, to learn gains from."""
 
     frames: list
@@ -111,6 +112,16 @@ class Engine:
         """Takes in what an answer tells of the gains: once for each answer, before the frames after it are decoded."""
         self.gains.learn(answer.frames[0], answer.estimate)
 
+    def soft(self, estimate, rows, users):
+        """Log-likelihood ratios [n bits] of the bits on the air that ``users`` [n] sent in the frames ``rows`` [n] of a batch, finite, and
+        the mean noise variance [n] of their symbols."""
+        import torch
+
+        with torch.inference_mode():
+            symbols = estimate.symbols[rows, :, users].cpu()
+            noise = symbols.real.new_ones(symbols.shape) if estimate.symbol_var is None else estimate.symbol_var[rows, :, users].cpu()
+            return self.population.constellation.ratios(symbols, noise).float().numpy(), noise.mean(1).numpy()
+
     def _observe(self, entries):
         import torch
 
@@ -128,6 +139,7 @@ class Engine:
             noise_var=1.0 if unknown else side.noise_var,
             activity=config.activity_prior,
             modulation=config.modulation,
+            code=config.code,
             front_end=front_end(
                 bits=side.adc_bits or None,
                 power=2 * side.adc_scale**2,
@@ -148,8 +160,12 @@ class Engine:
         streams, decoded = [estimate.activity.float().cpu()], {}
         if self.answers == "all":
             symbols = estimate.symbols.cpu()
-            payload, ok = self.population.framing.decode(self.population.constellation.decide(symbols.transpose(1, 2)))
-            decoded = {"payload": payload.numpy(), "ok": (ok & active).numpy()}
+            bits = self.population.constellation.decide(symbols.transpose(1, 2))
+            if self.config.code == "none":
+                payload, ok = self.population.framing.decode(bits)
+                decoded = {"payload": payload.numpy(), "ok": (ok & active).numpy()}
+            else:
+                decoded = {"payload": np.packbits(bits.numpy(), axis=-1)}
             streams += [symbols, estimate.channel.cpu()]
         elif self.answers == "sequences":
             bits, odds, llrs = _index(estimate.sequence_odds.float().cpu(), self.config.index_bits)

@@ -11,7 +11,11 @@ class receiver(ReceiverBlock):
     Other tags of the frames are handed on; the first answer is tagged with ``receiver`` and ``version``, that of a receiver with a trained
     prior also with ``weights`` and ``weights_hash``.
     Message ports: ``packets``, a PDU for each payload whose CRC holds (dictionary with frame, user, activity, receiver); ``active``, a PDU
-    for each frame (dictionary with frame, receiver; s32vector of users); ``stats``, a dictionary of counters twice a second.
+    for each frame (dictionary with frame, receiver; s32vector of users); ``llrs``, a PDU for each active user of a frame (dictionary with
+    frame, user, activity, receiver, symbol_var, snr_db of its symbols; f32vector of log p(0)/p(1), in nats, of the bits on the air, in
+    their order, at most 1,000 either way); ``stats``, a dictionary of counters twice a second.
+
+    ``code`` names the code of the payloads; with one, payloads come from a `payload_decoder` on port ``llrs``, and none on ``packets``.
 
     ``noise_var``, ``adc_bits``, ``adc_scale``, ``adc_offset`` (threshold of the comparators) and ``adc_dither`` (both as a fraction of
     ``adc_scale``) of 0 follow the tags of the stream; ``noise_var=-1`` estimates the noise variance from the frames of each batch, whatever
@@ -33,7 +37,7 @@ class receiver(ReceiverBlock):
     """
 
     ANSWERS = "all"
-    PORTS = ("packets", "active", "stats")
+    PORTS = ("packets", "active", "llrs", "stats")
 
     def __init__(
         self,
@@ -64,6 +68,7 @@ class receiver(ReceiverBlock):
         seed=0,
         threads=0,
         device="auto",
+        code="none",
     ):
         super().__init__(
             receiver,
@@ -80,6 +85,7 @@ class receiver(ReceiverBlock):
                 "pilot_kind": pilot_kind,
                 "pilot_seed": pilot_seed,
                 "pilot_energy": pilot_energy,
+                "code": code,
             },
             noise_var=noise_var,
             adc_bits=adc_bits,

@@ -41,7 +41,11 @@ class Code(Protocol):
 
     name: ClassVar[str]
     summary: ClassVar[str]
-    bits: int
+
+    @property
+    def bits(self) -> int:
+        """Bits on the air."""
+        ...
 
     @property
     def info_bits(self) -> int:
