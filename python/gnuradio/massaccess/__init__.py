@@ -6,6 +6,7 @@ GNU Radio's own package finds this one.
 
 from ._base import failures as failures
 from ._base import run as run
+from ._fec import fec_decoder as fec_decoder
 from .access_point import access_point as access_point
 from .activity_detector import activity_detector as activity_detector
 from .array_splitter import array_splitter as array_splitter
@@ -14,6 +15,8 @@ from .channel_simulator import channel_simulator as channel_simulator
 from .fusion_center import fusion_center as fusion_center
 from .meter import meter as meter
 from .noncoherent_receiver import noncoherent_receiver as noncoherent_receiver
+from .payload_decoder import payload_decoder as payload_decoder
+from .payload_encoder import payload_encoder as payload_encoder
 from .pilot_framer import pilot_framer as pilot_framer
 from .population import population as population
 from .quantizer import quantizer as quantizer
@@ -39,6 +42,8 @@ BLOCKS = (
     "fusion_center",
     "meter",
     "noncoherent_receiver",
+    "payload_decoder",
+    "payload_encoder",
     "pilot_framer",
     "population",
     "quantizer",
@@ -54,4 +59,4 @@ BLOCKS = (
     "zmq_sample_publisher",
 )
 
-__all__ = [*BLOCKS, "capture", "failures", "run", "uplink"]
+__all__ = [*BLOCKS, "capture", "failures", "fec_decoder", "run", "uplink"]
