@@ -18,7 +18,8 @@ Rows = Callable[[Cut, float, float], np.ndarray]
 
 
 class Settled(NamedTuple):
-    """``late`` [samples]: by how much the grid has to move; of ``slots`` with a preamble. ``sure``: most slots with power in them have one."""
+    """``late`` [samples]: by how much the grid has to move; of ``slots`` with a preamble. ``sure``: most slots with power in them have
+    one."""
 
     late: float
     slots: int
