@@ -12,20 +12,33 @@ PYTHON = Path(__file__).resolve().parent.parent / "python"
 
 # Lowest first. A module may import from layers below its own; parts of one layer do not know one another, except at the bottom.
 LAYERS = (
-    {"core", "errors", "lanes", "parallel", "rng"},
+    {"burst", "core", "errors", "lanes", "parallel", "rng"},
     {"forward"},
     {"networks"},
     {"likelihoods", "priors"},
     {"samplers"},
     {"weights"},
-    {"activity", "detection", "estimation"},
+    {"activity", "calibration", "detection", "estimation", "synchronisation"},
     {"receivers"},
     {"registry"},
     {"evaluate", "link", "train"},
     {"cli", "__main__"},
 )
 RANK = {part: rank for rank, layer in enumerate(LAYERS) for part in layer}
-BLOCKS_MAY_USE = {"", "core", "errors", "parallel", "rng", "forward", "registry", "weights", "link"}
+BLOCKS_MAY_USE = {
+    "",
+    "burst",
+    "core",
+    "errors",
+    "parallel",
+    "rng",
+    "forward",
+    "registry",
+    "weights",
+    "link",
+    "calibration",
+    "synchronisation",
+}
 BLOCKS_MAY_USE |= {"priors.gain_memory", "evaluate.metrics"}  # modules, of layers that they may not use
 USES_GNURADIO = {"massaccess.cli.run", "massaccess.cli.receive", "massaccess.cli.doctor"}  # inside functions only
 RADIO = {"gnuradio", "pmt"}

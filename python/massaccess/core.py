@@ -34,6 +34,7 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
+from .burst import Burst
 from .errors import ConfigError, NotFiniteError, ShapeError, unknown
 
 SNR_CONVENTIONS = ("received", "per-user", "link-budget")
@@ -62,6 +63,10 @@ class SystemConfig:
     With ``active_users == users`` receivers know who is active. ``adc_bits`` counts bits per real part; ``None`` is an ideal converter.
     ``adc_offset`` is the threshold of every comparator and ``adc_dither`` the root mean square of a known dither, both as a fraction of the
     root mean square per real part of what the antennas receive; an ideal converter has neither (see `forward.front_end`).
+
+    With ``samples_per_symbol`` of 2 or more, frames are bursts on the air (`burst.Burst`): ``preamble_len`` and ``guard_len`` symbols more,
+    root-raised-cosine pulses of ``roll_off``, each user's start within ``timing_offset`` symbols of the slot either way, its carrier within
+    ``cfo_hz`` [Hz], and ``common_cfo_hz`` [Hz] of the array's own oscillator. ``sample_rate_hz`` counts samples.
     """
 
     users: int = 128
@@ -91,6 +96,13 @@ class SystemConfig:
     carrier_hz: float = 3.5e9
     cfo_hz: float = 0.0
     chain_phase_deg: float = 0.0
+    samples_per_symbol: int = 1
+    preamble_len: int = 0
+    guard_len: int = 0
+    roll_off: float = 0.25
+    timing_offset: float = 0.0
+    common_cfo_hz: float = 0.0
+    code: str = "none"
 
     def __post_init__(self) -> None:
         for item in dataclasses.fields(self):
@@ -115,7 +127,15 @@ class SystemConfig:
         for name in ("tx_power_dbm", "noise_figure_db"):
             _require(abs(getattr(self, name)) <= MAX_SNR_DB, f"{name} is {getattr(self, name)}: pass -{MAX_SNR_DB:g} to {MAX_SNR_DB:g}")
         _require(abs(self.snr_db) <= MAX_SNR_DB, f"snr_db is {self.snr_db}: pass -{MAX_SNR_DB:g} to {MAX_SNR_DB:g} dB")
-        _require(self.sample_rate_hz > 0, f"sample_rate_hz is {self.sample_rate_hz}: pass symbols per second")
+        _require(self.sample_rate_hz > 0, f"sample_rate_hz is {self.sample_rate_hz}: pass samples per second")
+        _require(self.samples_per_symbol >= 1, f"samples_per_symbol is {self.samples_per_symbol}: pass 1 (no waveform), 2 or more")
+        _require(0 <= self.timing_offset <= 1, f"timing_offset is {self.timing_offset}: a largest offset in symbols, pass 0 to 1")
+        if self.burst is None:
+            waves = {name: getattr(self, name) for name in ("preamble_len", "guard_len", "timing_offset", "common_cfo_hz")}
+            told = [name for name, value in waves.items() if value]
+            _require(not told, f"{', '.join(told)} are given, but frames are symbols: pass samples_per_symbol of 2 or more as well")
+        elif self.adc_offset or self.adc_dither or self.index_bits:
+            raise ConfigError("bursts have no adc_offset, adc_dither or index_bits: leave them 0, or pass samples_per_symbol=1")
 
     @property
     def antennas(self) -> int:
@@ -126,6 +146,18 @@ class SystemConfig:
     def frame_len(self) -> int:
         """Symbols per frame, pilots and data."""
         return self.pilot_len + self.data_len
+
+    @property
+    def burst(self) -> Burst | None:
+        """The burst on the air; None where frames are symbols."""
+        if self.samples_per_symbol == 1:
+            return None
+        return Burst(self.pilot_len, self.data_len, self.preamble_len, self.guard_len, self.samples_per_symbol, self.roll_off)
+
+    @property
+    def symbol_rate_hz(self) -> float:
+        """Symbols per second."""
+        return self.sample_rate_hz / self.samples_per_symbol
 
     @property
     def sequences(self) -> int:
@@ -219,7 +251,8 @@ class Frame:
 
     active [B N] bool; bits [B N C] uint8, the C = data_len * bits-per-symbol bits on the air (payload, CRC, padding), or the C = index_bits
     bits that choose the sequence, most significant first;
-    symbols [B D N] complex; channel [B N M] complex (drawn for every user, active or not); start: index of the first frame.
+    symbols [B D N] complex; channel [B N M] complex (drawn for every user, active or not); start: index of the first frame; of bursts, the
+    users' delay [B N] in symbols and cfo [B N] in cycles per symbol, both from the slot's own.
     """
 
     active: Tensor
@@ -227,6 +260,8 @@ class Frame:
     symbols: Tensor
     channel: Tensor
     start: int = 0
+    delay: Tensor | None = None
+    cfo: Tensor | None = None
 
     def __len__(self) -> int:
         return self.active.shape[0]
@@ -246,6 +281,10 @@ class Observation:
     planar array, where they are known; hurry: says whether time is up, polled between the steps of iterative receivers, which then answer
     with the best they have (info ``cut``); meta: free-form, never required.
 
+    Of bursts (``burst``), ``rows`` [B rows M] complex is the waveform, two rows a symbol, and pilot_rx and data_rx what the matched filter
+    makes of it for users in step with the slot. Users are out of step by up to ``timing_range`` symbols and ``cfo_range`` cycles per symbol
+    either way; by ``user_delay`` and ``user_cfo`` [B N] where these are known (see `forward.waveform`).
+
     Raises ShapeError, NotFiniteError or ConfigError when the parts do not fit.
     """
 
@@ -263,6 +302,12 @@ class Observation:
     sequences: int = 1
     gain_range_db: tuple[float, float] | None = None
     level_evidence: Tensor | None = None
+    rows: Tensor | None = None
+    burst: Burst | None = None
+    timing_range: float = 0.0
+    cfo_range: float = 0.0
+    user_delay: Tensor | None = None
+    user_cfo: Tensor | None = None
     meta: Mapping[str, Any] = field(default_factory=lambda: EMPTY)
 
     def __post_init__(self) -> None:
@@ -302,6 +347,17 @@ class Observation:
         if self.array is not None and math.prod(self.array) != antennas:
             raise ShapeError(f"array is {self.array} but pilot_rx has {antennas} antennas: pass rows and columns of the array")
         _check_offset(self.front_end.offset, (pilot_len + self.data_len, antennas))
+        if self.rows is not None:
+            _check_tensor("rows", self.rows, 3, "frame, row, antenna")
+            _require(self.burst is not None, "rows are given without the burst that they are of: pass burst, or leave rows out")
+            due = (frames, self.burst.rows if self.burst else 0, antennas)
+            if self.rows.shape != due:
+                raise ShapeError(
+                    f"rows are {list(self.rows.shape)} but frames of this burst make {list(due)}: cut all from the same frames"
+                )
+        for name in ("user_delay", "user_cfo"):
+            if (value := getattr(self, name)) is not None and value.shape != (frames, self.users):
+                raise ShapeError(f"{name} is {list(value.shape)}: pass one number per frame and user, [{frames}, {self.users}]")
         _require(self.noise_var > 0, f"noise_var is {self.noise_var}: pass the variance of the receiver noise, above 0")
         _require(0 < self.activity <= 1, f"activity is {self.activity}: a prior probability in (0, 1]")
 
@@ -352,6 +408,12 @@ class Observation:
     def late(self) -> bool:
         """Whether time is up: an iterative receiver should answer now."""
         return self.hurry is not None and self.hurry()
+
+    def only(self, frames: Tensor) -> Observation:
+        """That of the frames which ``frames`` (indices or a mask) picks."""
+        names = ("pilot_rx", "data_rx", "user_gain", "level_evidence", "rows", "user_delay", "user_cfo")
+        parts = {name: value[frames] for name in names if (value := getattr(self, name)) is not None}
+        return dataclasses.replace(self, **parts)
 
     def to(self, device: torch.device | str) -> Observation:
         """The same observation on another device."""

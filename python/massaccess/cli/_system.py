@@ -63,6 +63,13 @@ SYSTEM = (  # option, field of SystemConfig, type, help
     ("--power-control/--no-power-control", "power_control", bool, "Whether users of the pathloss channel invert their loss."),
     ("--placement-seed", "placement_seed", int, "Where users stand on path-loss channels; without: elsewhere in every frame."),
     ("--cfo-hz", "cfo_hz", float, "Largest carrier frequency offset of a user [Hz]."),
+    ("--samples-per-symbol", "samples_per_symbol", int, "Samples of a symbol on the air; 1: frames of symbols, without a waveform."),
+    ("--preamble", "preamble_len", int, "Preamble symbols of a burst."),
+    ("--guard", "guard_len", int, "Silent symbols of a slot."),
+    ("--roll-off", "roll_off", float, "Roll-off of the root-raised-cosine pulse."),
+    ("--timing-offset", "timing_offset", float, "Largest offset of a user's burst from the slot [symbols]."),
+    ("--common-cfo-hz", "common_cfo_hz", float, "Carrier frequency offset of the array's oscillator [Hz]."),
+    ("--sample-rate-hz", "sample_rate_hz", float, "Samples per second of one antenna [Hz]."),
     ("--chain-phase-deg", "chain_phase_deg", float, "Spread of the receive chains' static phases [degrees]."),
 )
 

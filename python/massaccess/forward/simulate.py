@@ -9,10 +9,12 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from ..burst import ROW_RATE, Burst
 from ..core import Frame, FrontEnd, Observation, SystemConfig
 from ..errors import ShapeError
 from ..rng import complex_normal, generator
@@ -22,6 +24,7 @@ from .front_end import front_end, quantize
 from .index_modulation import to_index
 from .modulation import Constellation, constellation
 from .pilots import book_of
+from .waveform import modulate, observe_burst, preamble
 
 BLOCK = 16
 
@@ -119,27 +122,49 @@ class Propagation:
         return self.model.draw(BLOCK, self.config.users, generator=generator(self.seed, "channel", block))
 
     def noise(self, block: int) -> Tensor:
-        """[BLOCK L+D M] of variance ``noise_var``."""
+        """[BLOCK L+D M], or of bursts [BLOCK rows M], of variance ``noise_var``."""
         c = self.config
-        unit = complex_normal(BLOCK, c.frame_len, c.antennas, generator=generator(self.seed, "noise", block))
+        unit = complex_normal(BLOCK, c.burst.rows if c.burst else c.frame_len, c.antennas, generator=generator(self.seed, "noise", block))
         return unit * math.sqrt(c.noise_var)
 
+    def cfo(self, block: int) -> Tensor:
+        """Carrier offset [BLOCK N] of each user, in cycles per symbol, uniform within ``cfo_hz`` either way."""
+        return self._uniform("cfo", block) * (self.config.cfo_hz / self.config.symbol_rate_hz)
+
+    def delay(self, block: int) -> Tensor:
+        """How late each user's burst is [BLOCK N], in symbols, uniform within ``timing_offset`` either way."""
+        return self._uniform("timing", block) * self.config.timing_offset
+
+    def _uniform(self, what: str, block: int) -> Tensor:
+        return 2 * torch.rand(BLOCK, self.config.users, generator=generator(self.seed, what, block)) - 1
+
     def rotation(self, block: int) -> Tensor | None:
-        """Carrier offset [BLOCK L+D N] of each user, uniform within ``cfo_hz`` either way; ``None`` without offsets."""
+        """What carrier offsets do to frames of symbols [BLOCK L+D N]; ``None`` without offsets."""
         if not self.config.cfo_hz:
             return None
-        c = self.config
-        offset = c.cfo_hz * (2 * torch.rand(BLOCK, 1, c.users, generator=generator(self.seed, "cfo", block)) - 1)
-        angle = 2 * math.pi / c.sample_rate_hz * offset * torch.arange(c.frame_len)[:, None]
+        angle = 2 * math.pi * self.cfo(block)[:, None] * torch.arange(self.config.frame_len)[:, None]
         return torch.polar(torch.ones_like(angle), angle)
 
     def receive(self, samples: Tensor, block: int, rows: slice = slice(None)) -> tuple[Tensor, Tensor, Tensor | None]:
-        """rx [B L+D M], channel [B N M] and known gains [B N] for transmitted samples [B L+D N] that are ``rows`` of the block."""
+        """rx [B L+D M], channel [B N M] and known gains [B N] for transmitted samples [B L+D N] that are ``rows`` of the block; of bursts
+        rx is [B rows M], as a receiver in step with the slot gets them."""
         channel, gain = self.channel(block)
-        rotation = self.rotation(block)
-        sent = samples if rotation is None else samples * rotation[rows]
+        sent = self._waves(samples, block, rows) if self.config.burst else self._turned(samples, block, rows)
         channel = channel[rows] * self.chain_phase
         return sent @ channel + self.noise(block)[rows], channel, None if gain is None else gain[rows]
+
+    def _turned(self, samples: Tensor, block: int, rows: slice) -> Tensor:
+        rotation = self.rotation(block)
+        return samples if rotation is None else samples * rotation[rows]
+
+    def _waves(self, samples: Tensor, block: int, rows: slice) -> Tensor:
+        """Waveforms [B rows N] of bursts, whose pilots and data are ``samples`` [B L+D N]."""
+        burst = self.config.burst
+        assert burst is not None
+        awake = (samples != 0).any(1)
+        head = preamble(burst)[:, None] * awake[:, None, :]
+        offsets = {"delay": self.delay(block)[rows], "cfo": self.cfo(block)[rows]}
+        return modulate(torch.cat([head, samples], 1), burst, **offsets, rate=ROW_RATE)
 
 
 @dataclass(frozen=True)
@@ -166,7 +191,7 @@ class Simulation:
     def front_end(self) -> FrontEnd:
         c = self.config
         frame = (c.frame_len, c.antennas)
-        return front_end(bits=c.adc_bits, power=received_power(c), threshold=c.adc_offset, dither=c.adc_dither, frame=frame)
+        return front_end(bits=c.adc_bits, power=sample_power(c), threshold=c.adc_offset, dither=c.adc_dither, frame=frame)
 
     def frames(self, start: int, count: int) -> tuple[Frame, Observation]:
         """Truth and observation of the frames ``start`` to ``start + count``."""
@@ -174,22 +199,27 @@ class Simulation:
             raise ShapeError(f"frames({start}, {count}): pass a start of 0 or more and a count of 1 or more")
         parts: list[tuple[Tensor, ...]] = []
         gains: list[Tensor] = []
+        air = self.propagation
         for block in range(start // BLOCK, (start + count - 1) // BLOCK + 1):
             rows = slice(max(start - block * BLOCK, 0), min(start + count - block * BLOCK, BLOCK))
             sent = self.population.transmit(block)
-            rx, channel, gain = self.propagation.receive(sent.samples[rows], block, rows)
-            parts.append((sent.active[rows], sent.bits[rows], sent.symbols[rows], channel, rx))
+            rx, channel, gain = air.receive(sent.samples[rows], block, rows)
+            offsets = air.delay(block)[rows], air.cfo(block)[rows]
+            parts.append((sent.active[rows], sent.bits[rows], sent.symbols[rows], channel, rx, *offsets))
             gains += [] if gain is None else [gain]
-        active, bits, symbols, channel, rx = (torch.cat(column) for column in zip(*parts, strict=True))
+        active, bits, symbols, channel, rx, *moved = (torch.cat(column) for column in zip(*parts, strict=True))
         seen = self.observe(quantize(rx, self.front_end), user_gain=torch.cat(gains) if gains else None)
-        return Frame(active, bits, symbols, channel, start), seen
+        return Frame(active, bits, symbols, channel, start, *(moved if self.config.burst else ())), seen
 
     def observe(self, rx: Tensor, *, user_gain: Tensor | None = None) -> Observation:
-        """The observation that converter outputs rx [B L+D M] make."""
+        """The observation that converter outputs rx [B L+D M], or of bursts [B rows M], make."""
         c = self.config
         return observe(
             rx,
             self.population.pilots,
+            burst=c.burst,
+            timing_range=c.timing_offset,
+            cfo_range=c.cfo_hz / c.symbol_rate_hz if c.burst else 0.0,
             noise_var=c.noise_var,
             activity=c.activity_prior,
             modulation=c.modulation,
@@ -201,11 +231,20 @@ class Simulation:
         )
 
 
-def observe(rx: Tensor, pilots: Tensor, **known: object) -> Observation:
-    """Cuts frames rx [B L+D M] into pilots and data; ``known`` are the other fields of `Observation`."""
+def sample_power(config: SystemConfig) -> float:
+    """E|y|^2 of one antenna sample as converters get it: a burst spreads a symbol's energy over all rows of the symbol."""
+    power = received_power(config)
+    return power if config.burst is None else (power - config.noise_var) / ROW_RATE + config.noise_var
+
+
+def observe(rx: Tensor, pilots: Tensor, *, burst: Burst | None = None, **known: Any) -> Observation:
+    """Cuts frames rx [B L+D M], or the rows [B rows M] of a ``burst``, into pilots and data; ``known`` are the other fields of
+    `Observation`."""
+    if burst is not None:
+        return observe_burst(rx, pilots, burst, **known)
     pilot_len = pilots.shape[0]
     if rx.ndim != 3 or rx.shape[1] < pilot_len:
         raise ShapeError(
             f"rx is {list(rx.shape)} but a frame starts with {pilot_len} pilots: pass [frames, {pilot_len} + data_len, antennas]"
         )
-    return Observation(rx[:, :pilot_len], rx[:, pilot_len:], pilots, **known)  # type: ignore[arg-type]
+    return Observation(rx[:, :pilot_len], rx[:, pilot_len:], pilots, **known)

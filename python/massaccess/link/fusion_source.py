@@ -6,7 +6,7 @@ import threading
 from collections import OrderedDict
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -159,7 +159,7 @@ class RecordedShare:
                 known = run.metadata
                 assert known.noise_var is not None
                 end = converter_of(known, (config.frame_len, config.antennas))
-                facts = {"noise_var": known.noise_var, "activity": 1.0, "modulation": config.modulation, "front_end": end}
+                facts: dict[str, Any] = {"noise_var": known.noise_var, "activity": 1.0, "modulation": config.modulation, "front_end": end}
                 return share(observe(rx, self.pilots, **facts), self.index, self.of)
         return None
 
@@ -171,7 +171,7 @@ class FrameBuffer:
     ``dropped`` counts frames that were never asked for before newer ones took their room.
     """
 
-    def __init__(self, pilots: torch.Tensor, data_len: int, antennas: int, *, capacity: int = 64, **known: object) -> None:
+    def __init__(self, pilots: torch.Tensor, data_len: int, antennas: int, *, capacity: int = 64, **known: Any) -> None:
         if capacity < 1:
             raise ConfigError(f"capacity is {capacity}: pass how many frames to keep, 1 or more")
         self.pilots, self.antennas, self.capacity, self.known = pilots, antennas, capacity, {"activity": 1.0, **known}
@@ -182,7 +182,7 @@ class FrameBuffer:
         self._next = 0
         self._changed = threading.Condition()
 
-    def push(self, rx: torch.Tensor, first: int | None = None, **known: object) -> None:
+    def push(self, rx: torch.Tensor, first: int | None = None, **known: Any) -> None:
         """Frames rx [B L+D M] complex, numbered from ``first`` on (default: after the last); ``known`` holds from now on."""
         if rx.shape[1:] != (self.air.pilot_len + self.air.data_len, self.antennas):
             raise ShapeError(f"rx is {list(rx.shape)}: pass [frames, {self.air.pilot_len + self.air.data_len}, {self.antennas}]")

@@ -91,12 +91,7 @@ class LearnedEp:
         self, obs: Observation, slots: Selection, first: Answer, failed: Tensor, doubt: Doubt | None, told: Tensor | None
     ) -> tuple[Answer, Tensor]:
         """The Gaussian prior on the frames that ``failed`` marks; which of them it won."""
-        part = replace(
-            obs,
-            pilot_rx=obs.pilot_rx[failed],
-            data_rx=obs.data_rx[failed],
-            user_gain=None if obs.user_gain is None else obs.user_gain[failed],
-        )
+        part = obs.only(failed)
         cut = doubt and doubt.take(failed), None if told is None else told[failed]
         second = self._receive(part, slots.rows(failed), choose("gaussian", obs), *cut)
         better = ~(first.residual[failed] <= second.residual)

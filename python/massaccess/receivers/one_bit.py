@@ -18,7 +18,6 @@ from .coherent import Detector, Link, known_active
 from .doubt import Doubt
 from .jcedd import Exchange, Settled
 from .one_bit_state import State
-from .reexamine import some
 from .selection import Selection
 
 SUSPECT = 1.08
@@ -81,7 +80,7 @@ class QuantizedEp:
             raise ShapeError(f"active is {list(active.shape)}: pass [{obs.frames}, {obs.users}] booleans or probabilities")
         slots = Selection.of(active > 0)
         groups = self._groups(obs, slots, active)
-        parts = [(frames, self._finish(some(obs, frames), state)) for frames, state in groups]
+        parts = [(frames, self._finish(obs.only(frames), state)) for frames, state in groups]
         order = torch.cat([frames for frames, _ in parts]).argsort()
         whole = {name: torch.cat([getattr(answer, name) for _, answer in parts])[order] for name in LINES}
         fallback = torch.ones(obs.frames, dtype=torch.bool, device=active.device)
@@ -110,7 +109,7 @@ class QuantizedEp:
         suspect = everything[~(first.exchange.mismatch < SUSPECT)]
         if not len(suspect) or obs.late:
             return [(everything, first)]
-        part, places = some(obs, suspect), slots.rows(suspect)
+        part, places = obs.only(suspect), slots.rows(suspect)
         others = [choose("gaussian", part), Gaussian.of(None, antennas=obs.antennas, like=obs.pilot_rx)]
         states = [self._listen(part, places, active[suspect], prior) for prior in others]
         handicap = ADVANTAGE * (first.exchange.mismatch[suspect] - SUSPECT)

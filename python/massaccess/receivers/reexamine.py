@@ -67,12 +67,6 @@ def _framing(users: int, bits: int) -> Framing:
     return Framing(users, bits)
 
 
-def some(obs: Observation, rows: Tensor) -> Observation:
-    """The frames ``rows`` (indices) of an observation."""
-    gain = None if obs.user_gain is None else obs.user_gain[rows]
-    return replace(obs, pilot_rx=obs.pilot_rx[rows], data_rx=obs.data_rx[rows], user_gain=gain)
-
-
 def cleaned(obs: Observation, ok: Tensor, symbols: Tensor) -> Observation:
     """The pilots without the users that are ``ok`` [B N], whose symbols [B D N] all serve as pilots.
 
@@ -211,7 +205,7 @@ def believed(obs: Observation, estimate: Estimate, done: Tensor, odds: Tensor) -
     if not len(doubtful):
         return estimate
     part = rows(estimate, doubtful)
-    odds = own(odds[doubtful], identities(some(obs, doubtful), part, done[doubtful]))
+    odds = own(odds[doubtful], identities(obs.only(doubtful), part, done[doubtful]))
     activity = estimate.activity.clone()
     activity[doubtful] = torch.where(part.active & ~done[doubtful], part.activity.minimum(torch.sigmoid(odds)), part.activity)
     gone = estimate.active & ~(activity > 0.5)

@@ -13,7 +13,7 @@ from ..errors import ConfigError
 from .coherent import Coherent
 from .jcedd import LearnedEp
 from .one_bit import QuantizedEp
-from .reexamine import Account, Verdict, believed, better, checkable, cleaned, identities, put, rows, some, weighed
+from .reexamine import Account, Verdict, believed, better, checkable, cleaned, identities, put, rows, weighed
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ class TwoStage:
         for _ in range(self.reexamine):
             if not len(left) or account.stopped(left, late=obs.late):
                 break
-            part, ok, symbols = some(obs, left), verdict.ok[left], verdict.symbols[left]
+            part, ok, symbols = obs.only(left), verdict.ok[left], verdict.symbols[left]
             before = rows(estimate, left)
             named = identities(part, before, ok)
             found = self.detector(cleaned(part, ok, symbols), generator=generator)
