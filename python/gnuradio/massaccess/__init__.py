@@ -24,6 +24,8 @@ from .sigmf_replay import sigmf_replay as sigmf_replay
 from .supervisor import supervisor as supervisor
 from .uplink import capture as capture
 from .uplink import uplink as uplink
+from .usrp_array_sink import usrp_array_sink as usrp_array_sink
+from .usrp_array_source import usrp_array_source as usrp_array_source
 from .zmq_publisher import zmq_publisher as zmq_publisher
 from .zmq_sample_listener import zmq_sample_listener as zmq_sample_listener
 from .zmq_sample_publisher import zmq_sample_publisher as zmq_sample_publisher
@@ -45,6 +47,8 @@ BLOCKS = (
     "sigmf_recorder",
     "sigmf_replay",
     "supervisor",
+    "usrp_array_sink",
+    "usrp_array_source",
     "zmq_publisher",
     "zmq_sample_listener",
     "zmq_sample_publisher",
