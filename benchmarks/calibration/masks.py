@@ -87,7 +87,8 @@ def main():
                 rates = case(config, dead, fill, weights, chosen.frames, chosen.seed)
                 row = {"snr_db": snr_db, "dead": dead, "fill": fill, "prior": weights or "learned", **rates}
                 rows.append(row)
-                print(f"{snr_db:4g} dB {dead} {fill:22}{row['prior']:10}aep {rates['aep']:.2e} nmse {rates['nmse_db']:.2f} ser {rates['ser']:.2e} fer {rates['fer']:.3f}", flush=True)
+                told = " ".join(f"{name} {rates[name]:.3g}" for name in ("aep", "nmse_db", "ser", "fer"))
+                print(f"{snr_db:4g} dB {dead} {fill:22}{row['prior']:10}{told}", flush=True)
     if chosen.json:
         with open(chosen.json, "w") as stream:
             json.dump({"version": __version__, "frames": chosen.frames, "seed": chosen.seed, "results": rows}, stream, indent=1)

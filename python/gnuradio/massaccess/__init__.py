@@ -8,6 +8,9 @@ from ._base import failures as failures
 from ._base import run as run
 from .access_point import access_point as access_point
 from .activity_detector import activity_detector as activity_detector
+from .array_calibrator import array_calibrator as array_calibrator
+from .array_corrector import array_corrector as array_corrector
+from .array_health import array_health as array_health
 from .array_splitter import array_splitter as array_splitter
 from .channel_simulator import channel_simulator as channel_simulator
 from .fusion_center import fusion_center as fusion_center
@@ -33,6 +36,9 @@ from .zmq_sample_publisher import zmq_sample_publisher as zmq_sample_publisher
 BLOCKS = (
     "access_point",
     "activity_detector",
+    "array_calibrator",
+    "array_corrector",
+    "array_health",
     "array_splitter",
     "channel_simulator",
     "fusion_center",

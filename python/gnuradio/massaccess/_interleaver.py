@@ -29,6 +29,8 @@ class Interleaver(FrameBlock):
         self._lock = threading.Lock()
         self.arm = arm
         self._watch = None
+        self._facts = {}  # further tags on the first vector, and behind gaps
+        self._changed = False
         self._restart()
         self._counts = {"vectors": 0, "gaps": 0, "lost_vectors": 0, "disagreements": 0, "dropped_samples": 0, "retunes": 0}
         self.message_port_register_out(pmt.intern("stats"))
@@ -62,6 +64,12 @@ class Interleaver(FrameBlock):
             else:
                 self._tunings.append((when, freq))
             self._counts["retunes"] += 1
+
+    def tell(self, **facts):
+        """Tags the next vector, and the first behind every gap, with ``facts`` by name."""
+        with self._lock:
+            self._facts |= facts
+            self._changed = True
 
     def stats(self):
         """vectors passed on; gaps, and the vectors lost in them; disagreements of the streams, and the samples dropped to put them back in
@@ -136,10 +144,11 @@ class Interleaver(FrameBlock):
 
     def _tag(self, tick, count):
         """Says time, rate and frequency with the first vector of a run, and a new frequency where it begins."""
-        fresh = tick != self._due
-        if fresh and self._due is not None:
+        fresh = tick != self._due or self._changed
+        if tick != self._due and self._due is not None:
             self._counts["gaps"] += 1
             self._counts["lost_vectors"] += max(0, tick - self._due)
+        self._changed = False
         for when, freq in [tuning for tuning in self._tunings if self._tick(tuning[0]) < tick + count]:
             self._tunings.remove((when, freq))
             self._freq, row = freq, max(0, self._tick(when) - tick)
@@ -153,6 +162,8 @@ class Interleaver(FrameBlock):
             self.tag(0, row, "rx_time", self._time(tick))
         self.tag(0, row, "rx_rate", self._rate)
         self.tag(0, row, "rx_freq", float(self._freq))
+        for key, value in self._facts.items():
+            self.tag(0, row, key, value)
 
     def _no_samples(self):
         from massaccess.errors import MassaccessError

@@ -6,6 +6,7 @@ import numpy as np
 from gnuradio import gr
 
 from ._array_setup import Array, Settings
+from ._array_tags import gain_pmt, name_channels
 from ._base import io_signature, item
 from ._interleaver import BUFFER_VECTORS, Interleaver
 from ._uhd import addresses_of, device_args, make, stream, uhd_of
@@ -25,7 +26,8 @@ class usrp_array_source(gr.hier_block2):
 
     ``driver`` is "uhd", or "sim" for a simulated array, told what to do by ``more_args`` (see `_simulated_usrp`).
 
-    Tags: ``rx_time``, ``rx_rate``, ``rx_freq`` on the first vector, behind every gap, and where a retune takes effect. Boards that lost
+    Tags: ``rx_time``, ``rx_rate``, ``rx_freq`` on the first vector, behind every gap, and where a retune takes effect; with them
+    ``rx_channels`` (serial number and channel of each antenna) and ``rx_gain`` [dB], which calibrations are found by. Boards that lost
     different packets are put back in step. Message port ``stats``: counts, as `stats` gives them.
 
     Raises MassaccessError when a device does not answer, or the boards cannot be brought into step; ConfigError for settings they lack.
@@ -72,6 +74,7 @@ class usrp_array_source(gr.hier_block2):
         self.array.bring_up()
         self.channels = self.array.serials()
         self._interleaver = Interleaver(channels * len(boards), float(rate), float(freq), start_seconds + PATIENCE_SECONDS, self.arm)
+        self._interleaver.tell(rx_channels=name_channels(self.channels), rx_gain=gain_pmt(gain))
         for port, (device, index, _) in enumerate(self.array.channels()):
             device.set_min_output_buffer(index, BUFFER_VECTORS)
             self.connect((device, index), (self._interleaver, port))
@@ -94,6 +97,7 @@ class usrp_array_source(gr.hier_block2):
         """Sets the gain of all channels [dB]."""
         with self._lock:
             self.array.set_gain(float(gain))
+            self._interleaver.tell(rx_gain=gain_pmt(gain))
 
     def stats(self):
         """Vectors, gaps, lost vectors, disagreements of boards, samples dropped to realign them, retunes."""

@@ -1,7 +1,8 @@
 """Receive chains of an array: what they do to phase, gain and delay, how it is measured, stored and undone, and whether each still works.
 
-`response` holds what was measured, `tone` and `broadband` measure it, `record` stores it per (serial number, channel, frequency, rate,
-gain), `correction` undoes it, `health` says which antennas work and `swaps` which ones changed places.
+`response` holds what was measured, `tone` and `broadband` measure it, `measure` says how good it is, `record` stores it per (serial number,
+channel, frequency, rate, gain), `correction` undoes it, `masking` fills in for antennas that do not work, `health` says which ones work,
+and `swaps` which ones changed places.
 """
 
 from __future__ import annotations
@@ -9,6 +10,8 @@ from __future__ import annotations
 from .broadband import broadband_response
 from .correction import Correction, correction_of, delay_taps
 from .health import Health, Limits, examine
+from .masking import fill, filling
+from .measure import Measurement, measure
 from .record import Book, Calibration, Entry, Key
 from .response import Response, compare, turned
 from .tone import tone_response
@@ -21,12 +24,16 @@ __all__ = [
     "Health",
     "Key",
     "Limits",
+    "Measurement",
     "Response",
     "broadband_response",
     "compare",
     "correction_of",
     "delay_taps",
     "examine",
+    "fill",
+    "filling",
+    "measure",
     "tone_response",
     "turned",
 ]

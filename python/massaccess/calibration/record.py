@@ -205,28 +205,37 @@ class Book:
 
     def save(self, path: str | Path) -> None:
         """Writes TOML, at once: a crash leaves the old file. Raises ConfigError when that is not possible."""
-        document = {"format": FORMAT, "version": VERSION, "hash": self.hash, "entry": [asdict(entry) for entry in self.entries]}
         target = Path(path)
         partial = target.with_name(f".{target.name}.partial")
         try:
-            partial.write_text(tomli_w.dumps(document), "utf-8")
+            partial.write_text(self.text(), "utf-8")
             partial.replace(target)
         except OSError as error:
             raise ConfigError(f"cannot write {path}: {error.strerror}") from None
+
+    def text(self) -> str:
+        """The TOML document that `save` writes."""
+        return tomli_w.dumps({"format": FORMAT, "version": VERSION, "hash": self.hash, "entry": [asdict(entry) for entry in self.entries]})
 
     @classmethod
     def load(cls, path: str | Path) -> Book:
         """Reads what `save` wrote. Raises ConfigError for a file that is not there, FormatError for one that is damaged or foreign."""
         try:
-            document = tomllib.loads(Path(path).read_text("utf-8"))
+            text = Path(path).read_bytes()
         except OSError as error:
             raise ConfigError(f"cannot read {path}: {error.strerror}; make it with `massaccess calibrate estimate`") from None
-        except ValueError as error:
+        try:
+            return cls.parse(text.decode(), str(path))
+        except UnicodeDecodeError as error:
             raise FormatError(f"{path} is not a calibration file: {error}") from None
-        return cls._of(document, str(path))
 
     @classmethod
-    def _of(cls, document: Mapping[str, Any], path: str) -> Book:
+    def parse(cls, text: str, path: str) -> Book:
+        """The inverse of `text`; ``path`` is for messages. Raises FormatError."""
+        try:
+            document = tomllib.loads(text)
+        except ValueError as error:
+            raise FormatError(f"{path} is not a calibration file: {error}") from None
         if document.get("format") != FORMAT:
             raise FormatError(f"{path} is not a calibration file: it lacks format = '{FORMAT}'")
         if document.get("version") != VERSION:
