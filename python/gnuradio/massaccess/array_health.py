@@ -10,7 +10,7 @@ from ._base import FrameBlock, guarded, item, to_dict_pmt
 from ._captures import Captures
 from ._signals import Signal
 
-FLOATS = ("power_db", "clip_share", "coherence", "noise_db", "phase_deg", "level_db")
+FLOATS = ("power_db", "clip_share", "coherence", "own_db", "noise_db", "phase_deg", "level_db")
 
 
 class array_health(FrameBlock):
@@ -22,7 +22,7 @@ class array_health(FrameBlock):
 
     Port ``health``: after every look a dictionary with ``verdicts`` (words, by antenna), ``mask`` (u8vector, 1: use it), ``masked`` (how
     many are not), ``ok``, ``dead``, ``saturated``, ``noisy``, ``drifting``, ``swapped`` (counts), ``sure``, and f64vectors ``power_db``,
-    ``clip_share``, ``coherence``, and with a signal ``noise_db``, ``phase_deg``, ``level_db``. `array_corrector` takes it.
+    ``clip_share``, ``coherence``, ``own_db``, and with a signal ``noise_db``, ``phase_deg``, ``level_db``. `array_corrector` takes it.
     """
 
     def __init__(

@@ -17,6 +17,7 @@ from ..errors import ShapeError
 from .response import Response, compare
 from .swaps import find_swaps
 
+FLOOR = 1e-9  # of the median power, added to the covariance: antennas that are silent leave it singular
 FLOOR_DB = 200.0  # of powers: a silent antenna is not infinitely quiet
 VERDICTS = ("ok", "saturated", "dead", "noisy", "swapped", "drifting")  # the first that applies is said
 
@@ -41,9 +42,9 @@ class Limits:
 
 @dataclass(frozen=True)
 class Health:
-    """verdicts [M], each one of `VERDICTS`; measures [M] by name: power_db, clip_share, coherence (1: what hears nothing shows), and with a
-    calibration signal noise_db, phase_deg, level_db; swaps: ``{antenna: whose signal it carries}``; sure: whether the array heard enough to
-    tell an antenna that is deaf."""
+    """verdicts [M], each one of `VERDICTS`; measures [M] by name: power_db, clip_share, coherence (1: what hears nothing shows),
+    own_db (power that the others do not explain), and with a calibration signal noise_db, phase_deg, level_db; swaps: ``{antenna: whose
+    signal it carries}``; sure: whether the array heard enough to tell an antenna that is deaf."""
 
     verdicts: tuple[str, ...]
     measures: Mapping[str, np.ndarray]
@@ -70,7 +71,7 @@ def examine(samples: Tensor, *, response: Response | None = None, stored: np.nda
     (of one capture), ``stored`` [M] complex the response that the calibration holds.
 
     In this order: saturated (clips), dead (silent, or hears nothing of what most others hear), noisy (more noise than the others; without
-    a calibration signal: more power, and little of it shared), swapped (carries what another should), drifting (moved otherwise).
+    a calibration signal: more power that the others do not explain), swapped (carries what another should), drifting (moved otherwise).
     Raises ShapeError for samples that do not fit.
     """
     limits = limits or Limits()
@@ -78,6 +79,7 @@ def examine(samples: Tensor, *, response: Response | None = None, stored: np.nda
         raise ShapeError(f"samples are {samples.dtype} {list(samples.shape)}: pass complex [time, antenna]")
     measures = {"power_db": _db(samples.abs().square().mean(0)), "clip_share": clip_share(samples, limits.full_scale)}
     measures["coherence"] = coherence(samples)
+    measures["own_db"] = _db(own_power(samples))
     flags = _by_traffic(measures, limits)
     sure = bool(np.median(measures["coherence"]) > 4 * limits.unlikely)
     swaps: dict[int, int] = {}
@@ -98,6 +100,16 @@ def coherence(samples: Tensor) -> np.ndarray:
     return np.asarray((len(samples) * likeness.sum(1) / max(1, samples.shape[1] - 1)).double())
 
 
+def own_power(samples: Tensor) -> Tensor:
+    """Power of what the others do not explain [M]: the error of predicting an antenna from all others, 1 / (R^-1)_mm. Its noise, where
+    users are fewer than antennas."""
+    power = samples.abs().square().mean(0)
+    covariance = (samples.mH @ samples).to(torch.complex128) / len(samples)
+    floor = FLOOR * power.double().median().clamp_min(FLOOR)
+    covariance.diagonal().add_(floor)
+    return 1 / torch.linalg.inv(covariance).diagonal().real
+
+
 def clip_share(samples: Tensor, full_scale: float) -> np.ndarray:
     """Share of samples of which a part is at full scale, [M]."""
     parts = torch.view_as_real(samples.resolve_conj()).abs().amax(-1)
@@ -108,12 +120,15 @@ def _by_traffic(measures: Mapping[str, np.ndarray], limits: Limits) -> dict[str,
     power, heard = measures["power_db"], measures["coherence"]
     level = np.median(power)
     deaf = (heard < limits.unlikely) & (np.median(heard) > 4 * limits.unlikely)
-    loud = power > level + limits.noisy_db
+    own = measures["own_db"]
+    alone = own - power  # share that nobody else hears
+    loud = (own > np.median(own) + limits.noisy_db) & (alone > np.median(alone) + limits.noisy_db / 2)
+    loud |= (power > level + limits.noisy_db) & (heard < np.median(heard) / 4)
     saturated = measures["clip_share"] > limits.clip_share
     return {
         "saturated": saturated,
-        "dead": (power < level - limits.dead_db) | (deaf & ~loud),
-        "noisy": loud & (heard < np.median(heard) / 4),
+        "dead": (power < level - limits.dead_db) | (deaf & (power <= level + limits.noisy_db)),
+        "noisy": loud,
         "swapped": np.zeros_like(saturated),
         "drifting": np.zeros_like(saturated),
     }

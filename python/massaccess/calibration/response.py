@@ -14,6 +14,8 @@ from torch import Tensor
 from ..errors import ShapeError
 
 FAR = 60.0  # degrees: beyond it, a chain is no witness of the common phase
+LEAST_NEAR = 1.0  # degrees
+REFINEMENTS = 3
 
 
 @dataclass(frozen=True)
@@ -36,7 +38,7 @@ class Response:
 
     @property
     def phase_std(self) -> Tensor:
-        """Standard deviation of each phase [B M], in radians, that the noise leaves: the Cramér-Rao bound 1 / sqrt(2 T snr)."""
+        """Standard deviation of each phase [B M], in radians, that noise leaves: the Cramér-Rao bound 1 / sqrt(2 T snr)."""
         return (2 * self.samples * self.snr).clamp_min(1e-12).rsqrt().clamp_max(math.pi / math.sqrt(3))
 
     def relative(self, reference: int = 0) -> Tensor:
@@ -64,8 +66,8 @@ class Response:
 def turned(gain: Tensor, like: Tensor) -> Tensor:
     """``gain`` [B M], turned by one phase a row so that as many chains as can be agree with ``like`` [B M] or [1 M].
 
-    The phase is first that of the chain which most others agree with, to within 60 degrees, and then the mean over these: chains that have
-    changed do not pull at it.
+    The phase is first that of the chain which most others agree with, to within 60 degrees, and then twice the mean over those that are
+    within three standard deviations of it, as their median tells: chains that have changed do not pull at it.
 
     >>> gain = torch.tensor([[1.0 + 0j, 1.0, 1.0, -1.0]])
     >>> turned(1j * gain, torch.ones(1, 4, dtype=gain.dtype)).real
@@ -79,9 +81,15 @@ def turned(gain: Tensor, like: Tensor) -> Tensor:
     votes = torch.einsum("...ij,...j->...i", agree, heard) * heard
     best = votes.argmax(-1, keepdim=True)
     chosen = phase.gather(-1, best)
-    counted = ((phase * chosen.conj()).real > math.cos(math.radians(FAR))).to(ratio.real.dtype)
-    common = (phase * counted * heard).sum(-1, keepdim=True)
-    common = torch.where(common.abs() > 0, common / common.abs().clamp_min(1e-30), torch.ones_like(common))
+    common, near = chosen, torch.full_like(chosen.real, FAR)
+    for _ in range(REFINEMENTS):
+        away = torch.rad2deg(torch.angle(phase * common.conj())).abs()
+        counted = heard * (away <= near)
+        total = (phase * counted).sum(-1, keepdim=True)
+        common = torch.where(total.abs() > 0, total / total.abs().clamp_min(1e-30), torch.ones_like(total))
+        away = torch.rad2deg(torch.angle(phase * common.conj())).abs()
+        typical = away.masked_fill(heard == 0, torch.nan).nanmedian(-1, keepdim=True).values.nan_to_num(0)
+        near = (3 * 1.48 * typical).clamp(LEAST_NEAR, FAR)
     return gain * common.conj()
 
 

@@ -28,7 +28,7 @@ def tone_response(samples: Tensor, *, frequency: float = 0.1, search: float = 0.
     """
     if samples.ndim != 3 or not samples.is_complex() or samples.shape[1] < LEAST_SAMPLES:
         raise ShapeError(
-            f"samples are {samples.dtype} {list(samples.shape)}: pass complex [capture, time, antenna], {LEAST_SAMPLES} or longer"
+            f"samples are {samples.dtype} {list(samples.shape)}: pass complex [capture, time, antenna], {LEAST_SAMPLES} or more"
         )
     if not (-0.5 <= frequency <= 0.5 and 0 < search <= 0.5):
         raise ConfigError(f"frequency is {frequency} and search {search}: pass cycles per sample, -0.5 to 0.5, and above 0 to 0.5")
