@@ -54,6 +54,15 @@ def test_chunk_sizes_change_nothing(impairments):
         assert torch.equal(through(Air(CONFIG, 1, impairments), samples, chunk), whole)
 
 
+def test_frames_of_symbols_are_the_same_air():
+    """But for the ends of pulses that reach into the next slot."""
+    samples, sent = streams(CONFIG, 20)
+    stream, whole = through(Air(CONFIG, 1), samples), Air(CONFIG, 1).push_frames(sent)
+    assert float((stream - whole).abs().square().mean()) < 1e-5 * float(whole.abs().square().mean())
+    air = Air(CONFIG, 1)
+    assert torch.equal(torch.cat([air.push_frames(part) for part in sent.split(3)]), whole)
+
+
 def test_a_later_start_is_the_same_air():
     samples, _ = streams(CONFIG, 6)
     size = CONFIG.burst.slot_samples

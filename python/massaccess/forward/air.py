@@ -25,7 +25,7 @@ from ..rng import complex_normal, generator
 from .channels import received_power
 from .impairments import Chains, Impairments, chains_of
 from .simulate import BLOCK, Propagation
-from .waveform import turning
+from .waveform import modulate, preamble, turning
 
 HALF = 16  # taps of an interpolator, either side
 KAISER = 8.0  # shape of its window: errors below -70 dB up to 0.4 cycles per sample
@@ -95,6 +95,23 @@ class Air:
         self._owed += len(samples)
         return self._run(samples)
 
+    def push_frames(self, samples: Tensor) -> Tensor:
+        """The same for frames [B L+D N] of symbols, pilots and data of all users, one a slot: samples [B * slot_samples, M], at once.
+
+        Bursts are delayed as `Propagation` does it, each within its own slot: do not mix with `push`. With ``clock_ppm`` the last slots
+        are on their way until others follow.
+        """
+        awake = (samples != 0).any(1)
+        head = preamble(self.burst)[:, None] * awake[:, None, :]
+        done = []
+        for number, (frame, here) in enumerate(zip(torch.cat([head, samples], 1), awake, strict=True), self._slot):
+            block, row = divmod(number, BLOCK)
+            users = here.nonzero().flatten()
+            sent = modulate(frame[None, :, users], self.burst, delay=self._block(block)[0][row, users][None])[0]
+            done += self._finish(sent, users, number)
+        self._slot += len(samples)
+        return self._joined(done)
+
     def flush(self) -> Tensor:
         """The samples [m M] of the array that are still due for those that were pushed; then `restart`, or push no more."""
         owed = self._owed
@@ -138,20 +155,32 @@ class Air:
         self._buffer = torch.cat([self._buffer, samples])
         done, need = [], self.slot_samples + 2 * self.reach
         while len(self._buffer) >= need:
-            clean = self._superpose(self._buffer[:need], self._slot)
+            done += self._finish(*self._late(self._buffer[:need]), self._slot)
             self._buffer, self._slot = self._buffer[self.slot_samples :], self._slot + 1
-            done += [self._receive(part) for part in (self._clock.push(clean) if self._clock else [clean])]
         self._buffer = self._buffer.clone()  # not a view of all that was ever pushed
-        whole = torch.cat(done) if done else torch.zeros(0, self.config.antennas, dtype=torch.complex64)
+        whole = self._joined(done)
         self._owed -= len(whole)
         return whole
 
-    def _superpose(self, window: Tensor, slot: int) -> Tensor:
-        """What the antennas would receive [slot_samples M] of the samples [slot_samples + 2 reach, N] of a slot and around it."""
+    def _joined(self, done: list[Tensor]) -> Tensor:
+        return torch.cat(done) if done else torch.zeros(0, self.config.antennas, dtype=torch.complex64)
+
+    def _late(self, window: Tensor) -> tuple[Tensor, Tensor]:
+        """What users send in the slot at hand, delayed [slot_samples A], and who is awake [A], of samples of it and around it."""
         awake = (window != 0).any(0).nonzero().flatten()
+        block, row = divmod(self._slot, BLOCK)
+        delay = self._block(block)[0][row, awake] * self.config.samples_per_symbol
+        return delayed(window[:, awake], delay, self.reach), awake
+
+    def _finish(self, sent: Tensor, awake: Tensor, slot: int) -> list[Tensor]:
+        """Blocks of samples [slot_samples M] of the array that are complete with what ``awake`` users send in a slot."""
+        clean = self._superpose(sent, awake, slot)
+        return [self._receive(part) for part in (self._clock.push(clean) if self._clock else [clean])]
+
+    def _superpose(self, sent: Tensor, awake: Tensor, slot: int) -> Tensor:
+        """What the antennas would receive [slot_samples M] of what ``awake`` users send [slot_samples A]."""
         block, row = divmod(slot, BLOCK)
-        delay, cfo, channel = (part[row, awake] for part in self._block(block))
-        sent = delayed(window[:, awake], delay * self.config.samples_per_symbol, self.reach)
+        _, cfo, channel = (part[row, awake] for part in self._block(block))
         if self.config.cfo_hz:
             sent = sent * turning(self.burst, cfo.double(), self.burst.samples_per_symbol).to(sent.dtype)
         if self.impairments.phase_noise_hz:
