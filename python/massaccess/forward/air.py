@@ -107,7 +107,8 @@ class Air:
         for number, (frame, here) in enumerate(zip(torch.cat([head, samples], 1), awake, strict=True), self._slot):
             block, row = divmod(number, BLOCK)
             users = here.nonzero().flatten()
-            sent = modulate(frame[None, :, users], self.burst, delay=self._block(block)[0][row, users][None])[0]
+            delay = self._block(block)[0][row, users]
+            sent = modulate(frame[None, :, users], self.burst, delay=delay[None])[0] if len(users) else head.new_zeros(self.slot_samples, 0)
             done += self._finish(sent, users, number)
         self._slot += len(samples)
         return self._joined(done)
