@@ -82,6 +82,10 @@ class ArrayLine:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.close()
 
+    def __del__(self) -> None:
+        if "_socket" in self.__dict__:
+            self.close()
+
     def _new(self, index: int, samples: np.ndarray) -> tuple[int, np.ndarray] | None:
         known = min(max(self._next - index, 0), len(samples)) if self._repeated else 0  # an answer to a request that was said twice
         self._repeated = False
