@@ -17,6 +17,7 @@ pytest.importorskip("gnuradio.gr", reason="GNU Radio is not installed")
 from gnuradio import massaccess
 
 from massaccess.forward.channels import CHANNELS
+from massaccess.forward.coding import NAMES as CODES
 from massaccess.forward.modulation import MODULATIONS
 from massaccess.forward.pilots import PILOT_KINDS
 from massaccess.registry import RECEIVERS
@@ -109,10 +110,10 @@ class TestDescription:
             assert hidden == sorted(hidden)
 
     def test_choices_are_those_of_the_library(self, name):
-        known = {"channel": list(CHANNELS), "modulation": list(MODULATIONS), "pilot_kind": list(PILOT_KINDS)}
+        known = {"channel": list(CHANNELS), "code": list(CODES), "modulation": list(MODULATIONS), "pilot_kind": list(PILOT_KINDS)}
         for item in described(name).get("parameters", []):
             if item["id"] in known and "options" in item:
-                assert item["options"] == known[item["id"]]
+                assert item["options"] == [name for name in known[item["id"]] if name != "none" or "none" in item["options"]]
             assert len(item.get("options", [])) == len(item.get("option_labels", item.get("options", [])))
 
 

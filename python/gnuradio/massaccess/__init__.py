@@ -6,6 +6,7 @@ GNU Radio's own package finds this one.
 
 from ._base import failures as failures
 from ._base import run as run
+from ._fec import fec_decoder as fec_decoder
 from .access_point import access_point as access_point
 from .activity_detector import activity_detector as activity_detector
 from .air_simulator import air_simulator as air_simulator
@@ -13,10 +14,13 @@ from .air_source import air_source as air_source
 from .array_recorder import array_recorder as array_recorder
 from .array_replay import array_replay as array_replay
 from .array_splitter import array_splitter as array_splitter
+from .burst_transmitter import burst_transmitter as burst_transmitter
 from .channel_simulator import channel_simulator as channel_simulator
 from .fusion_center import fusion_center as fusion_center
 from .meter import meter as meter
 from .noncoherent_receiver import noncoherent_receiver as noncoherent_receiver
+from .payload_decoder import payload_decoder as payload_decoder
+from .payload_encoder import payload_encoder as payload_encoder
 from .pilot_framer import pilot_framer as pilot_framer
 from .population import population as population
 from .quantizer import quantizer as quantizer
@@ -26,6 +30,7 @@ from .sample_unpacker import sample_unpacker as sample_unpacker
 from .sigmf_recorder import sigmf_recorder as sigmf_recorder
 from .sigmf_replay import sigmf_replay as sigmf_replay
 from .supervisor import supervisor as supervisor
+from .synchronizer import synchronizer as synchronizer
 from .uplink import capture as capture
 from .uplink import uplink as uplink
 from .zmq_publisher import zmq_publisher as zmq_publisher
@@ -40,10 +45,13 @@ BLOCKS = (
     "array_recorder",
     "array_replay",
     "array_splitter",
+    "burst_transmitter",
     "channel_simulator",
     "fusion_center",
     "meter",
     "noncoherent_receiver",
+    "payload_decoder",
+    "payload_encoder",
     "pilot_framer",
     "population",
     "quantizer",
@@ -53,9 +61,10 @@ BLOCKS = (
     "sigmf_recorder",
     "sigmf_replay",
     "supervisor",
+    "synchronizer",
     "zmq_publisher",
     "zmq_sample_listener",
     "zmq_sample_publisher",
 )
 
-__all__ = [*BLOCKS, "capture", "failures", "run", "uplink"]
+__all__ = [*BLOCKS, "capture", "failures", "fec_decoder", "run", "uplink"]
