@@ -67,6 +67,8 @@ class SystemConfig:
     With ``samples_per_symbol`` of 2 or more, frames are bursts on the air (`burst.Burst`): ``preamble_len`` and ``guard_len`` symbols more,
     root-raised-cosine pulses of ``roll_off``, each user's start within ``timing_offset`` symbols of the slot either way, its carrier within
     ``cfo_hz`` [Hz], and ``common_cfo_hz`` [Hz] of the array's own oscillator. ``sample_rate_hz`` counts samples.
+
+    ``code`` names the code of the payloads, one of `forward.coding.NAMES`.
     """
 
     users: int = 128
@@ -285,6 +287,8 @@ class Observation:
     makes of it for users in step with the slot. Users are out of step by up to ``timing_range`` symbols and ``cfo_range`` cycles per symbol
     either way; by ``user_delay`` and ``user_cfo`` [B N] where these are known (see `forward.waveform`).
 
+    code: name of the payload code (`forward.coding`); with one, no check sum holds before decoding.
+
     Raises ShapeError, NotFiniteError or ConfigError when the parts do not fit.
     """
 
@@ -308,6 +312,7 @@ class Observation:
     cfo_range: float = 0.0
     user_delay: Tensor | None = None
     user_cfo: Tensor | None = None
+    code: str = "none"
     meta: Mapping[str, Any] = field(default_factory=lambda: EMPTY)
 
     def __post_init__(self) -> None:

@@ -17,12 +17,16 @@ pytest.importorskip("gnuradio.gr", reason="GNU Radio is not installed")
 from gnuradio import massaccess
 
 from massaccess.forward.channels import CHANNELS
+from massaccess.forward.coding import NAMES as CODES
 from massaccess.forward.modulation import MODULATIONS
 from massaccess.forward.pilots import PILOT_KINDS
 from massaccess.registry import RECEIVERS
 
 ROOT = Path(__file__).resolve().parents[2]
-OWN_DEFAULTS = {"sigmf_replay": {"path", "vlen"}}  # the file dialogue wants an ending, and ports want a length; the class finds both
+OWN_DEFAULTS = {
+    "sigmf_replay": {"path", "vlen"},
+    "array_replay": {"path", "vlen"},
+}  # the file dialogue wants an ending, and ports want a length; the class finds both
 DESCRIPTIONS = {path.name.removesuffix(".block.yml").removeprefix("massaccess_"): path for path in (ROOT / "grc").glob("*.block.yml")}
 
 
@@ -46,7 +50,7 @@ def signature(name):
 
 def test_every_block_has_a_file_a_class_and_a_description():
     folder = ROOT / "python/gnuradio/massaccess"
-    files = {path.stem for path in folder.glob("*.py")} - {"__init__", "uplink"}
+    files = {path.stem for path in folder.glob("*.py")} - {"__init__", "station", "uplink"}
     assert {name for name in files if not name.startswith("_")} == set(massaccess.BLOCKS) == set(DESCRIPTIONS)
     for name in massaccess.BLOCKS:
         assert getattr(massaccess, name).__name__ == name
@@ -106,10 +110,10 @@ class TestDescription:
             assert hidden == sorted(hidden)
 
     def test_choices_are_those_of_the_library(self, name):
-        known = {"channel": list(CHANNELS), "modulation": list(MODULATIONS), "pilot_kind": list(PILOT_KINDS)}
+        known = {"channel": list(CHANNELS), "code": list(CODES), "modulation": list(MODULATIONS), "pilot_kind": list(PILOT_KINDS)}
         for item in described(name).get("parameters", []):
             if item["id"] in known and "options" in item:
-                assert item["options"] == known[item["id"]]
+                assert item["options"] == [name for name in known[item["id"]] if name != "none" or "none" in item["options"]]
             assert len(item.get("options", [])) == len(item.get("option_labels", item.get("options", [])))
 
 

@@ -16,13 +16,14 @@ from gnuradio import gr
 
 from ._base import FrameBlock, check_book, guarded, item, item_bytes, system, to_dict_pmt
 from ._budget import Budget
-from ._engine import Engine
+from ._engine import Engine, rows_of
 from ._gains import Gains
 from ._queue import ESTIMATE, OVERFLOW, STALL_SECONDS, Entry, FrameQueue, Side
 
 STATS_SECONDS = 0.5
 CONVERTER = {"adc_scale": 1.0, "adc_offset": 0.0, "adc_dither": 0.0}  # and what they are where nobody says
 SIDE = ("noise_var", "adc_bits", *CONVERTER)  # tags that receivers need
+LEAST_VAR = 1e-30  # of a symbol, in the logarithm
 MAX_BUFFER = 512 << 20  # bytes that the answers of two batches may take
 
 
@@ -130,7 +131,7 @@ class Decoder(FrameBlock):
         self._seconds = 0.0
         self._published = time.monotonic()
         self._signed = self._warned = self._noted = False
-        for port in ("packets", "active", "stats"):
+        for port in ("packets", "active", "llrs", "stats"):
             self.message_port_register_out(pmt.intern(port))
 
     @guarded(result=True)
@@ -228,6 +229,8 @@ class Decoder(FrameBlock):
             self._publish_packets(answer)
         if self.heard("active"):
             self._publish_active(answer)
+        if answer.active.any() and self.heard("llrs"):
+            self._publish_llrs(answer)
 
     def _emit(self, output_items):
         room, done = len(output_items[0]), 0
@@ -270,6 +273,16 @@ class Decoder(FrameBlock):
             known |= {} if answer.llrs is None else {"llrs": pmt.init_f32vector(answer.llrs.shape[2], answer.llrs[row, user].tolist())}
             octets = answer.payload[row, user].tolist()
             self.message_port_pub(port, pmt.cons(to_dict_pmt(known), pmt.init_u8vector(len(octets), octets)))
+
+    def _publish_llrs(self, answer):
+        port = pmt.intern("llrs")
+        rows, users = np.nonzero(answer.active)
+        llrs, noise = self._engine.soft(answer.estimate, rows, users)
+        snr_db = -10 * np.log10(np.maximum(noise, LEAST_VAR))
+        for row, user, values, var, snr in zip(rows, users, llrs, noise, snr_db, strict=True):
+            known = {"frame": pmt.from_uint64(answer.frames[row]), "user": int(user), "activity": float(answer.activity[row, user])}
+            known |= {"receiver": self._engine.name, "symbol_var": float(var), "snr_db": float(snr)}
+            self.message_port_pub(port, pmt.cons(to_dict_pmt(known), pmt.init_f32vector(len(values), values.tolist())))
 
     def _publish_active(self, answer):
         port = pmt.intern("active")
@@ -353,7 +366,7 @@ def build(
     if max_batch > most:
         raise ConfigError(f"max_batch is {max_batch}: the answers would need a buffer above {MAX_BUFFER >> 20} MiB, pass at most {most}")
     queue = FrameQueue(queue_frames, max_batch, overflow)
-    samples = item(np.complex64, config.frame_len, config.antennas)
+    samples = item(np.complex64, rows_of(config), config.antennas)
     side = Side(noise_var, adc_bits, adc_scale, adc_offset, adc_dither)
     intake = Intake(queue, samples, config.users, book_id(engine.population.pilots), side, powers=gains == "known")
     return intake, Decoder(queue, engine, intake, outputs, max_batch, deadline_ms), samples, outputs

@@ -19,7 +19,8 @@ ANSWERS = ("all", "activity", "sequences")  # of `receiver`, `activity_detector`
 
 class Answer(NamedTuple):
     """Results of a batch: frames with the tags to hand on, active [B N], and streams, of which activity [B N] is the first; payload [B N C]
-    with its check ok [B N], octets, or the bits of sequences with their llrs [B N J]; cut: how many of the frames got fewer steps than
+    with its check ok [B N], octets, or the bits of sequences with their llrs [B N J], or of coded frames the octets of decisions that no
+    check has passed, and no ok; cut: how many of the frames got fewer steps than
     they should, because time was up; estimate: what the receiver found, to learn gains from."""
 
     frames: list
@@ -87,7 +88,7 @@ class Engine:
             self._device = "cuda" if torch.cuda.is_available() else "cpu"
         self.population.pilots, self.population.constellation, self.population.framing.whitening  # made before the first frame
         if self._warm_up:
-            noise = np.random.default_rng(0).standard_normal((self.config.frame_len * self.config.antennas, 2)).astype(np.float32)
+            noise = np.random.default_rng(0).standard_normal((rows_of(self.config) * self.config.antennas, 2)).astype(np.float32)
             steps = itertools.count()
 
             def hurry():
@@ -111,6 +112,16 @@ class Engine:
         """Takes in what an answer tells of the gains: once for each answer, before the frames after it are decoded."""
         self.gains.learn(answer.frames[0], answer.estimate)
 
+    def soft(self, estimate, rows, users):
+        """Log-likelihood ratios [n bits] of the bits on the air that ``users`` [n] sent in the frames ``rows`` [n] of a batch, finite, and
+        the mean noise variance [n] of their symbols."""
+        import torch
+
+        with torch.inference_mode():
+            symbols = estimate.symbols[rows, :, users].cpu()
+            noise = symbols.real.new_ones(symbols.shape) if estimate.symbol_var is None else estimate.symbol_var[rows, :, users].cpu()
+            return self.population.constellation.ratios(symbols, noise).float().numpy(), noise.mean(1).numpy()
+
     def _observe(self, entries):
         import torch
 
@@ -119,15 +130,19 @@ class Engine:
         from massaccess.forward.simulate import observe
 
         config, side = self.config, entries[0].side
-        rx = torch.from_numpy(np.stack([entry.samples for entry in entries])).reshape(len(entries), config.frame_len, config.antennas)
+        rx = torch.from_numpy(np.stack([entry.samples for entry in entries])).reshape(len(entries), rows_of(config), config.antennas)
         gain = None if entries[0].gain is None else torch.from_numpy(np.stack([entry.gain for entry in entries]))
         unknown = side.noise_var == ESTIMATE
         seen = observe(
             rx,
             self.population.pilots,
+            burst=config.burst,
+            timing_range=config.timing_offset,
+            cfo_range=config.cfo_hz / config.symbol_rate_hz if config.burst else 0.0,
             noise_var=1.0 if unknown else side.noise_var,
             activity=config.activity_prior,
             modulation=config.modulation,
+            code=config.code,
             front_end=front_end(
                 bits=side.adc_bits or None,
                 power=2 * side.adc_scale**2,
@@ -148,8 +163,12 @@ class Engine:
         streams, decoded = [estimate.activity.float().cpu()], {}
         if self.answers == "all":
             symbols = estimate.symbols.cpu()
-            payload, ok = self.population.framing.decode(self.population.constellation.decide(symbols.transpose(1, 2)))
-            decoded = {"payload": payload.numpy(), "ok": (ok & active).numpy()}
+            bits = self.population.constellation.decide(symbols.transpose(1, 2))
+            if self.config.code == "none":
+                payload, ok = self.population.framing.decode(bits)
+                decoded = {"payload": payload.numpy(), "ok": (ok & active).numpy()}
+            else:
+                decoded = {"payload": np.packbits(bits.numpy(), axis=-1)}
             streams += [symbols, estimate.channel.cpu()]
         elif self.answers == "sequences":
             bits, odds, llrs = _index(estimate.sequence_odds.float().cpu(), self.config.index_bits)
@@ -157,6 +176,11 @@ class Engine:
             streams += [odds, llrs]
         flat = tuple(value.reshape(len(frames), -1).numpy() for value in streams)
         return Answer(frames, tags, active.numpy(), flat, **decoded, cut=cut, estimate=estimate)
+
+
+def rows_of(config):
+    """Rows of a frame: symbols, or those of a burst's waveform."""
+    return config.burst.rows if config.burst else config.frame_len
 
 
 def _index(odds, index_bits):

@@ -21,6 +21,7 @@ class meter(gr.hier_block2):
     [users, rows * columns], symbols [data_len, users] and channel [users, rows * columns]; with ``"sequences"``, for frames of
     ``index_bits``, odds [users, 2 ** index_bits] in place of the activity. Then pilot kind, seed and energy must be those of the frames.
     Items meet by their ``frame`` tags. A frame without an answer (dropped, rejected) counts as ``lost`` and not in the rates.
+    With a ``code`` bits are compared as they are on the air, and frames come to be right or wrong in a `payload_decoder`.
     Out, for displays, and may stay unconnected, one item a compared frame: users whose activity was decided wrongly; those of them that
     were silent, the false alarms; and, not with ``"activity"``, active users whose bits are not all right; which users [users] were any of
     that, as ones. Message port ``stats``: the dictionary of `summary` twice a second.
@@ -44,6 +45,7 @@ class meter(gr.hier_block2):
         pilot_energy="symbol",
         index_bits=0,
         hold_frames=256,
+        code="none",
     ):
         from massaccess.errors import ConfigError, unknown
 
@@ -66,6 +68,7 @@ class meter(gr.hier_block2):
             pilot_seed=pilot_seed,
             pilot_energy=pilot_energy,
             index_bits=index_bits,
+            code=code,
         )
         if (compare == "sequences") != (index_bits > 0):
             raise ConfigError(f"compare is {compare!r} and index_bits {index_bits}: frames of index_bits are compared by 'sequences'")
@@ -86,6 +89,10 @@ class meter(gr.hier_block2):
     def summary(self):
         """Frames compared, lost and unasked, and the error rates of `massaccess.evaluate.metrics.Tally`."""
         return self._comparison.summary()
+
+    def coded(self, payloads):
+        """Frame error rate, its interval and errors, when so many payloads of the compared frames were decoded."""
+        return self._comparison.coded(payloads)
 
     def errors_by_user(self):
         """Compared frames [users] int64 in which something was wrong with a user: activity, or its bits where they are compared."""
@@ -142,6 +149,10 @@ class Comparison(FrameBlock):
         with self._lock:
             rates = self._tally.summary() if self._compared else {}
             return {"compared": self._compared, "lost": self._lost, "unasked": self._unasked, **rates}
+
+    def coded(self, payloads):
+        with self._lock:
+            return self._tally.coded(payloads)
 
     def errors_by_user(self):
         """Frames [users] in which something was wrong with a user."""

@@ -22,7 +22,7 @@ class population(FrameBlock):
     on the first item. A PDU on port ``payload`` (dictionary with ``user``; as many octets as `payload_bytes`) wakes that user in the next
     block of 16 frames, one frame a PDU, and replaces its random payload. With ``index_bits`` it has 1 to 255 octets and takes
     ceil(8 octets / index_bits) frames in a row (see `massaccess.forward.index_modulation.spread`). Beyond 1,024 waiting PDUs they overflow,
-    which ``overflowed`` counts, as ``rejected`` counts malformed ones.
+    which ``overflowed`` counts, as ``rejected`` counts malformed ones. ``code`` names the code of the payloads.
     """
 
     def __init__(
@@ -39,6 +39,7 @@ class population(FrameBlock):
         index_bits=0,
         seed=0,
         frames=0,
+        code="none",
     ):
         from massaccess.forward.pilots import book_id
         from massaccess.forward.simulate import Population
@@ -54,6 +55,7 @@ class population(FrameBlock):
             pilot_seed=pilot_seed,
             pilot_energy=pilot_energy,
             index_bits=index_bits,
+            code=code,
         )
         super().__init__("massaccess_population", out_sig=[item(np.complex64, config.frame_len, users)])
         self.set_min_output_buffer(0, BUFFER_FRAMES)

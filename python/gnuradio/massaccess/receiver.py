@@ -6,12 +6,20 @@ from ._receiver_block import ReceiverBlock
 class receiver(ReceiverBlock):
     """Runs a receiver of `massaccess.registry` on a stream of frames [pilot_len + data_len, rows * columns].
 
+    With ``samples_per_symbol`` of 2 or more, frames are bursts as `synchronizer` gives them, [2 * slot_len, rows * columns], whose
+    ``preamble_len``, ``guard_len`` and ``roll_off`` have to be told too; users are out of step by up to ``timing_offset`` symbols and
+    ``cfo_hz`` [Hz], at ``sample_rate_hz``, either way.
+
     Out, one item a decoded frame, numbered by tag ``frame``: activity [users] float, symbols [data_len, users], channel
     [users, rows * columns]. A frame that is rejected (NaN, infinity) or dropped leaves a gap in the numbers.
     Other tags of the frames are handed on; the first answer is tagged with ``receiver`` and ``version``, that of a receiver with a trained
     prior also with ``weights`` and ``weights_hash``.
     Message ports: ``packets``, a PDU for each payload whose CRC holds (dictionary with frame, user, activity, receiver); ``active``, a PDU
-    for each frame (dictionary with frame, receiver; s32vector of users); ``stats``, a dictionary of counters twice a second.
+    for each frame (dictionary with frame, receiver; s32vector of users); ``llrs``, a PDU for each active user of a frame (dictionary with
+    frame, user, activity, receiver, symbol_var, snr_db of its symbols; f32vector of log p(0)/p(1), in nats, of the bits on the air, in
+    their order, at most 1,000 either way); ``stats``, a dictionary of counters twice a second.
+
+    ``code`` names the code of the payloads; with one, payloads come from a `payload_decoder` on port ``llrs``, and none on ``packets``.
 
     ``noise_var``, ``adc_bits``, ``adc_scale``, ``adc_offset`` (threshold of the comparators) and ``adc_dither`` (both as a fraction of
     ``adc_scale``) of 0 follow the tags of the stream; ``noise_var=-1`` estimates the noise variance from the frames of each batch, whatever
@@ -33,7 +41,7 @@ class receiver(ReceiverBlock):
     """
 
     ANSWERS = "all"
-    PORTS = ("packets", "active", "stats")
+    PORTS = ("packets", "active", "llrs", "stats")
 
     def __init__(
         self,
@@ -64,6 +72,14 @@ class receiver(ReceiverBlock):
         seed=0,
         threads=0,
         device="auto",
+        code="none",
+        samples_per_symbol=1,
+        preamble_len=0,
+        guard_len=0,
+        roll_off=0.25,
+        timing_offset=0.0,
+        cfo_hz=0.0,
+        sample_rate_hz=1e6,
     ):
         super().__init__(
             receiver,
@@ -80,6 +96,14 @@ class receiver(ReceiverBlock):
                 "pilot_kind": pilot_kind,
                 "pilot_seed": pilot_seed,
                 "pilot_energy": pilot_energy,
+                "code": code,
+                "samples_per_symbol": samples_per_symbol,
+                "preamble_len": preamble_len,
+                "guard_len": guard_len,
+                "roll_off": roll_off,
+                "timing_offset": timing_offset,
+                "cfo_hz": cfo_hz,
+                "sample_rate_hz": sample_rate_hz,
             },
             noise_var=noise_var,
             adc_bits=adc_bits,

@@ -7,6 +7,7 @@ from .activity_detector import activity_detector
 from .channel_simulator import channel_simulator
 from .meter import meter
 from .noncoherent_receiver import noncoherent_receiver
+from .payload_decoder import payload_decoder
 from .population import population
 from .quantizer import quantizer
 from .receiver import receiver
@@ -27,7 +28,7 @@ THROTTLE_SECONDS = 0.1  # the throttle sleeps for all that it passes on at once,
 
 class uplink(gr.top_block):
     """population -> [throttle] -> channel_simulator -> [quantizer] -> [packer -> unpacker] -> receiver -> meter, with a recorder and a
-    publisher on request.
+    publisher on request; payloads of a ``code`` go through a payload_decoder, ``payloads``.
 
     Everything about the system comes from ``config``, a `massaccess.SystemConfig`. ``record`` is the path of a SigMF recording of what the
     receiver sees, ``publish`` a ZMQ endpoint for what it finds, ``rate`` a limit in frames per second (0: none). ``packed`` sends and
@@ -79,6 +80,12 @@ class uplink(gr.top_block):
             self.connect(on_the_wire, self.recorder)
         if publish:
             self.publisher = make_publisher(self, config, publish)
+        self.payloads = make_payload_decoder(self, config)
+
+    def rates(self):
+        """What the meter says; of coded payloads with the frame error rate behind their decoder."""
+        decoded = self.meter.coded(self.payloads.stats()["payloads"]) if self.payloads else {}
+        return {**self.meter.summary(), **decoded}
 
     def _throttled(self, rate):
         if not rate:
@@ -121,6 +128,7 @@ class capture(gr.top_block):
         self.connect(self.replay, self.receiver)
         if publish:
             self.publisher = make_publisher(self, self.config, publish)
+        self.payloads = make_payload_decoder(self, self.config)
 
 
 def _too_slow(rate):
@@ -142,11 +150,28 @@ def make_receiver(config, name, options=None, *, gains="known", gain_range_db=No
     name = name or default_receiver(config)
     detects = not config.data_len or entry(name).kind == "activity"
     kind = noncoherent_receiver if config.index_bits else activity_detector if detects else receiver
+    _check_code(config, detects)
     if config.index_bits or gains != "known" or gain_range_db is not None:
         parameters |= _gains(config, gains, gain_range_db)
-    fields = (*BOOK, "index_bits") if config.index_bits else (*BOOK, *DATA)
+    fields = (*BOOK, "index_bits") if config.index_bits else (*BOOK, *DATA) if detects else (*BOOK, *DATA, "code")
     known = _known(config)  # but not of the converters: tags say how they are set
     return kind(name, options=options, **_pick(known, fields, ARRAY, "activity", "active_users"), **parameters)
+
+
+def _check_code(config, detects):
+    from massaccess.errors import ConfigError
+
+    if detects and config.code != "none":
+        raise ConfigError(f"payloads are coded by {config.code!r}, but the receiver does not decode symbols: pass code none (--code none)")
+
+
+def make_payload_decoder(tb, config):
+    """A payload_decoder behind the receiver of ``tb``, connected; nothing without a code."""
+    if config.code == "none":
+        return None
+    decoder = payload_decoder(**_parameters(payload_decoder, _known(config)))
+    tb.msg_connect(tb.receiver, "llrs", decoder, "llrs")
+    return decoder
 
 
 def _gains(config, gains, range_db):

@@ -149,6 +149,17 @@ def streaming_facts(stats: Mapping[str, Any], outcome: Outcome, digest: str, exp
     }
 
 
+def payload_facts(tb: Any, outcome: Outcome) -> dict[str, Any]:
+    """What the decoder of coded payloads did; nothing without a code. ``goodput_bps``: bits of payload a second of the run."""
+    if tb.payloads is None:
+        return {}
+    stats = tb.payloads.stats()
+    names = {"payloads": "payloads", "failed_crc": "failed_crc", "dropped": "payloads_dropped", "rejected": "payloads_rejected"}
+    goodput = 8 * stats["payload_bytes"] * stats["payloads"] / outcome.seconds
+    told = {"code": tb.config.code, "payload_bytes": stats["payload_bytes"], "payloads_digest": tb.payloads.digest()}
+    return {**told, **{name: stats[key] for key, name in names.items()}, "decoder_seconds": stats["seconds"], "goodput_bps": goodput}
+
+
 def labelled(facts: Mapping[str, Any]) -> dict[str, Any]:
     """The facts that a person wants to see."""
     return {
@@ -159,10 +170,20 @@ def labelled(facts: Mapping[str, Any]) -> dict[str, Any]:
         "lost frames": f"{facts['lost']} ({facts['dropped']} dropped, {facts['rejected']} rejected)",
         **({"cut short by the deadline": f"{facts['cut']} frames"} if facts["cut"] else {}),
         "active users per frame": facts["active_per_frame"],
-        "packets received": facts["packets"],
+        **(_payloads(facts) if "code" in facts else {"packets received": facts["packets"]}),
         "time in the receiver": f"{facts['receiver_seconds']:.2f} of {facts['seconds']:.2f} s",
         "peak memory": f"{facts['peak_memory_mib']:.0f} MiB",
         "digest": facts["digest"][:16],
+    }
+
+
+def _payloads(facts: Mapping[str, Any]) -> dict[str, Any]:
+    lost = facts["payloads_dropped"] + facts["payloads_rejected"]
+    ends = [f"{facts['failed_crc']} failed the CRC", *([f"{lost} lost"] if lost else [])]
+    return {
+        "payloads received": ", ".join([f"{facts['payloads']} of {facts['payload_bytes']} octets ({facts['code']})", *ends]),
+        "goodput": f"{facts['goodput_bps'] / 1e3:.3g} kbit/s",
+        "time in the decoder": f"{facts['decoder_seconds']:.2f} s",
     }
 
 

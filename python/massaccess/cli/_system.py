@@ -12,6 +12,7 @@ import click
 from ..core import PILOT_ENERGIES, SNR_CONVENTIONS, SystemConfig
 from ..errors import ConfigError
 from ..forward.channels import CHANNELS
+from ..forward.coding import NAMES as CODES
 from ..forward.modulation import MODULATIONS
 from ..forward.pilots import PILOT_KINDS
 
@@ -42,6 +43,7 @@ SYSTEM = (  # option, field of SystemConfig, type, help
     ("--pilots", "pilot_len", int, "Pilot symbols of a frame."),
     ("--data", "data_len", int, "Data symbols of a frame; 0: activity detection only."),
     ("--modulation", "modulation", click.Choice(sorted(MODULATIONS)), "Constellation of the data."),
+    ("--code", "code", click.Choice(CODES), "Code of the payloads, decoded by GNU Radio's gr-fec."),
     ("--pilot-kind", "pilot_kind", click.Choice(PILOT_KINDS), "Alphabet of the pilot book."),
     ("--pilot-seed", "pilot_seed", int, "Seed of the pilot book."),
     ("--pilot-energy", "pilot_energy", click.Choice(PILOT_ENERGIES), "Book of unit mean power per symbol, or unit norm per sequence."),

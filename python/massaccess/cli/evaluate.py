@@ -13,16 +13,17 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from ..errors import ConfigError
+from ..errors import ConfigError, MassaccessError
 from ..evaluate.metrics import RATES
 from ..forward.noise import NOISE
 from ..priors.gain_memory import GAINS
 from ..registry import entry, takes
 from ._json import json_option, write_json
 from ._system import MAX_THREADS, configure, system_options
+from .run import blocks
 
 if TYPE_CHECKING:
-    from ..evaluate.montecarlo import Campaign
+    from ..evaluate.montecarlo import Campaign, Coder
 
 SHOWN = (1e-1, 1e-2, 1e-3, 1e-4)  # rates of false alarms in the table of --roc
 LISTS = {"snr_db": float, "pilot_len": int, "activity": float}  # options of the system that take several values here
@@ -99,17 +100,28 @@ def command(
     points = [base.replace(**dict(point)) for point in itertools.product(*axes)]
     settings = {name: rest[name] for name in ("frames", "seed", "batch", "books", "calibrate", "noise", "gains", "covariance", "device")}
     campaign = Campaign(points, [name.strip() for name in receivers.split(",")], options=parse_options(options), **settings)
-    for note in notes(campaign):
+    coder, missing = _coder(campaign)
+    for note in [*notes(campaign), *missing]:
         click.echo(f"massaccess: warning: {note}", err=True)
     with _progress() as bar:
         task = bar.add_task("frames", total=len(points) * campaign.frames)
-        document = evaluate(campaign, on_frames=lambda count: bar.update(task, advance=count))
+        document = evaluate(campaign, on_frames=lambda count: bar.update(task, advance=count), coder=coder)
     if json_path is None or str(json_path) != "-":
         for shown in (table(document["results"]), *([curves(document["results"])] if roc else [])):
             console = Console()
             Console(width=max(console.width, console.measure(shown, options=console.options.update(width=400)).maximum)).print(shown)
     if json_path is not None:
         write_json(json_path, document)
+
+
+def _coder(campaign: Campaign) -> tuple[Coder | None, list[str]]:
+    """What makes decoders of coded payloads, and why there is none: they are GNU Radio's."""
+    if all(point.code == "none" for point in campaign.points):
+        return None, []
+    try:
+        return blocks().fec_decoder, []
+    except MassaccessError as error:
+        return None, [f"payloads are coded, and their decoders are GNU Radio's: no frame error rate, because {error}"]
 
 
 def notes(campaign: Campaign) -> list[str]:

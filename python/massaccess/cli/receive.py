@@ -11,7 +11,7 @@ from rich.console import Console
 from ..errors import MassaccessError
 from ..link.recording import open_recording
 from ._json import write_json
-from ._live import counters, explain, final_table, finish, labelled, streaming_facts, watch
+from ._live import counters, explain, final_table, finish, labelled, payload_facts, streaming_facts, watch
 from .run import blocks, document, headline, streaming_options
 
 
@@ -36,7 +36,7 @@ def command(capture: Path, seed: int | None, no_hash: bool, salvage: bool, json_
         outcome = watch(radio.run, tb, f"{name}, {capture.name}", lambda seconds: counters(tb.receiver.stats(), len(recording), seconds))
     except MassaccessError as error:
         raise explain(error, traceback) from error
-    facts = streaming_facts(tb.receiver.stats(), outcome, tb.receiver.digest(), len(recording))
+    facts = streaming_facts(tb.receiver.stats(), outcome, tb.receiver.digest(), len(recording)) | payload_facts(tb, outcome)
     if json_path is None or str(json_path) != "-":
         Console().print(final_table(headline(recording.config), labelled(facts), {}))
     if json_path is not None:

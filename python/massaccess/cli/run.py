@@ -15,7 +15,7 @@ from ..core import SystemConfig
 from ..errors import MassaccessError
 from ..priors.gain_memory import GAINS
 from ._json import json_option, write_json
-from ._live import RATES, counters, explain, final_table, finish, labelled, streaming_facts, watch
+from ._live import RATES, counters, explain, final_table, finish, labelled, payload_facts, streaming_facts, watch
 from ._system import MAX_THREADS, configure, system_options
 
 
@@ -116,8 +116,8 @@ def command(config_path: Path | None, json_path: Path | None, traceback: bool, *
         )
     except MassaccessError as error:
         raise explain(error, traceback) from error
-    rates = tb.meter.summary()
-    facts = streaming_facts(tb.receiver.stats(), outcome, tb.receiver.digest(), frames or None)
+    rates = tb.rates()
+    facts = streaming_facts(tb.receiver.stats(), outcome, tb.receiver.digest(), frames or None) | payload_facts(tb, outcome)
     if json_path is None or str(json_path) != "-":
         Console().print(final_table(headline(config), labelled(facts), rates))
     if json_path is not None:
@@ -140,7 +140,7 @@ def blocks() -> Any:
 
 def progress(tb: Any, frames: int, seconds: float) -> dict[str, Any]:
     """What the display shows while the flowgraph runs."""
-    summary = tb.meter.summary()
+    summary = tb.rates()
     rates = {name: summary[name] for name in ("aep", "ser_devices", "ser", "fer") if summary.get(name) is not None}
     return {**counters(tb.receiver.stats(), frames, seconds), **{RATES[name]: rate for name, rate in rates.items()}}
 

@@ -15,6 +15,8 @@ from .. import __version__
 from ..core import Frame, Observation, SystemConfig
 from ..errors import ConfigError, MassaccessError, unknown
 from ..forward.channels import gain_range_db, make_channel
+from ..forward.coding import Decoder
+from ..forward.modulation import MODULATIONS
 from ..forward.noise import NOISE, with_estimated_noise
 from ..forward.simulate import Simulation
 from ..priors.gain_memory import GAINS, GainMemory
@@ -95,9 +97,14 @@ class Campaign:
         return torch.device(self.device)
 
 
-def evaluate(campaign: Campaign, *, on_frames: Callable[[int], None] | None = None) -> dict[str, Any]:
-    """Runs the campaign; the result is the document that ``massaccess evaluate --json`` writes. ``on_frames`` reports progress."""
-    results = [row for config in campaign.points for row in _point(campaign, config, on_frames)]
+Coder = Callable[[str, int], Decoder]
+"""A decoder for a code and the number of bits on the air, as `gnuradio.massaccess.fec_decoder` makes them."""
+
+
+def evaluate(campaign: Campaign, *, on_frames: Callable[[int], None] | None = None, coder: Coder | None = None) -> dict[str, Any]:
+    """Runs the campaign; the result is the document that ``massaccess evaluate --json`` writes. ``on_frames`` reports progress; ``coder``
+    makes the decoders of coded payloads, whose frame error rate is left out without one."""
+    results = [row for config in campaign.points for row in _point(campaign, config, on_frames, coder)]
     settings = {
         name: getattr(campaign, name)
         for name in ("frames", "seed", "batch", "books", "calibrate", "noise", "gains", "covariance", "steps", "options")
@@ -140,8 +147,9 @@ def _covariance(name: str, config: SystemConfig, where: torch.device) -> torch.T
     return None if known is None else known.to(where)
 
 
-def _point(campaign: Campaign, config: SystemConfig, on_frames: Callable[[int], None] | None) -> list[dict[str, Any]]:
-    runs = [_Run(name, _options(campaign, config, name), campaign) for name in campaign.receivers]
+def _point(campaign: Campaign, config: SystemConfig, on_frames: Callable[[int], None] | None, coder: Coder | None) -> list[dict[str, Any]]:
+    decoder = coder(config.code, config.data_len * MODULATIONS[config.modulation]) if coder and config.code != "none" else None
+    runs = [_Run(name, _options(campaign, config, name), campaign, decoder) for name in campaign.receivers]
     for book in range(campaign.books):
         cell = _of_book(config, book)
         for run in runs if campaign.gains == "learned" else ():
@@ -173,11 +181,11 @@ class _Countdown:
 class _Run:
     """One receiver at one point."""
 
-    def __init__(self, name: str, options: dict[str, Any], campaign: Campaign) -> None:
+    def __init__(self, name: str, options: dict[str, Any], campaign: Campaign, decoder: Decoder | None = None) -> None:
         self.name, self.options, self.seed, self.steps = name, options, campaign.seed, campaign.steps
         self.genie = entry(name).genie
         self.receiver = create(name, **options)
-        self.tally, self.ranking = Tally(), Ranking()
+        self.tally, self.ranking = Tally(decoder), Ranking()
         self.seconds, self.evaluations, self.iterations, self.warm = 0.0, 0.0, 0.0, False
         self.memory: GainMemory | None = None
 
@@ -232,6 +240,7 @@ class _Run:
             "index_bits": config.index_bits,
             "tx_power_dbm": config.tx_power_dbm if config.link_budget else None,
             "modulation": config.modulation,
+            "code": config.code,
             "noise": campaign.noise,
             "gains": campaign.gains,
             "covariance": campaign.covariance,

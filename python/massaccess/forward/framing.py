@@ -1,7 +1,8 @@
-"""Payload bytes to bits on the air and back: payload, CRC-16, padding, and a whitening sequence of each user's own.
+"""Payload bytes to bits on the air and back: payload, CRC-16, code or padding, and a whitening sequence of each user's own.
 
 The CRC is CRC-16/CCITT-FALSE (polynomial 0x1021, start 0xFFFF). Whitening keeps equal payloads of two users from being equal symbols, and
-makes the CRC fail when one user's bits are taken for another's.
+makes the CRC fail when one user's bits are taken for another's. With a code (`forward.coding`) the coded bits, filled up with zeros, are
+interleaved over the frame before they are whitened, and a decoder of log-likelihood ratios stands between `soft` and `check`.
 
 >>> framing = Framing(users=2, bits=40)
 >>> framing.payload_bytes
@@ -20,8 +21,9 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from ..errors import ShapeError
+from ..errors import ConfigError, ShapeError
 from ..rng import generator
+from .coding import Code, interleaving, make_code
 
 CRC_BYTES = 2
 WHITENING_SEED = 0x1021
@@ -29,15 +31,30 @@ WHITENING_SEED = 0x1021
 
 @dataclass(frozen=True)
 class Framing:
-    """Frames of ``bits`` bits for each of ``users`` users. Fewer than 24 bits carry no CRC: ``payload_bytes`` is 0 and nothing decodes."""
+    """Frames of ``bits`` bits for each of ``users`` users, coded by ``code``. Without a code fewer than 24 bits carry no CRC:
+    ``payload_bytes`` is 0 and nothing decodes. Raises UnknownNameError and ConfigError as `forward.coding.make_code` does."""
 
     users: int
     bits: int
+    code: str = "none"
+
+    def __post_init__(self) -> None:
+        make_code(self.code, self.bits)
+
+    @property
+    def coding(self) -> Code | None:
+        """The code, if there is one."""
+        return make_code(self.code, self.bits)
+
+    @property
+    def info_bits(self) -> int:
+        """Bits of payload and CRC in a frame of one user."""
+        return self.coding.info_bits if self.coding else self.bits // 8 * 8
 
     @property
     def payload_bytes(self) -> int:
         """Bytes of payload in a frame of one user."""
-        return max(self.bits // 8 - CRC_BYTES, 0)
+        return max(self.info_bits // 8 - CRC_BYTES, 0)
 
     @cached_property
     def whitening(self) -> Tensor:
@@ -51,24 +68,59 @@ class Framing:
         """Bits [... users bits] uint8 of payload [... users payload_bytes] uint8."""
         if payload.shape[-2:] != (self.users, self.payload_bytes):
             raise ShapeError(f"payload is {list(payload.shape)}: pass [..., {self.users}, {self.payload_bytes}] bytes")
-        if not self.payload_bytes:
-            return self.whitening.to(payload.device).expand(*payload.shape[:-1], self.bits).clone()
-        check = crc16(payload)
-        body = torch.cat([payload, (check >> 8).to(torch.uint8)[..., None], (check & 255).to(torch.uint8)[..., None]], -1)
-        bits = (body[..., None] >> _SHIFTS.to(body.device)) & 1
-        padded = torch.nn.functional.pad(bits.flatten(-2), (0, self.bits - 8 * body.shape[-1]))
-        return padded ^ self.whitening.to(body.device)
+        return self._plain(payload) ^ self.whitening.to(payload.device)
+
+    def encode_rows(self, payload: Tensor, users: Tensor) -> Tensor:
+        """Bits [n bits] uint8 of payload [n payload_bytes] uint8, row by row of users [n]."""
+        if payload.shape != (len(users), self.payload_bytes):
+            raise ShapeError(f"payload is {list(payload.shape)}: pass [{len(users)}, {self.payload_bytes}] bytes")
+        return self._plain(payload) ^ self.whitening.to(payload.device)[users]
 
     def decode(self, bits: Tensor) -> tuple[Tensor, Tensor]:
-        """Payload [... users payload_bytes] uint8 and whether its CRC holds [... users] bool, of bits [... users bits]."""
+        """Payload [... users payload_bytes] uint8 and whether its CRC holds [... users] bool, of bits [... users bits] without a code."""
         if bits.shape[-2:] != (self.users, self.bits):
             raise ShapeError(f"bits are {list(bits.shape)}: pass [..., {self.users}, {self.bits}]")
+        if self.coding:
+            raise ConfigError(f"frames are coded by {self.code!r}: decode what `soft` gives, and `check` the result")
         plain = (bits.to(torch.uint8) ^ self.whitening.to(bits.device))[..., : 8 * (self.payload_bytes + CRC_BYTES)]
+        return self.check(plain)
+
+    def soft(self, llrs: Tensor, users: Tensor) -> Tensor:
+        """What a decoder takes, log-likelihood ratios [n coded_bits] of the code, from those of the bits on the air [n bits] of users [n].
+
+        Raises ConfigError without a code.
+        """
+        if llrs.shape != (len(users), self.bits):
+            raise ShapeError(f"llrs are {list(llrs.shape)}: pass [{len(users)}, {self.bits}]")
+        if self.coding is None:
+            raise ConfigError("frames have no code: pass code, one of those that forward.coding lists")
+        sign = 1 - 2 * self.whitening.to(llrs.device)[users].to(llrs.dtype)
+        coded = torch.empty_like(llrs)
+        coded[:, interleaving(self.bits).to(llrs.device)] = llrs * sign
+        return coded[:, : self.coding.coded_bits]
+
+    def check(self, info: Tensor) -> tuple[Tensor, Tensor]:
+        """Payload [... payload_bytes] uint8 and whether its CRC holds [...] bool, of information bits [... info_bits]."""
         if not self.payload_bytes:
-            return plain[..., :0], torch.zeros(bits.shape[:-1], dtype=torch.bool, device=bits.device)
-        octets = plain.reshape(*plain.shape[:-1], -1, 8)
-        body = (octets << _SHIFTS.to(bits.device)).sum(-1).to(torch.uint8)
+            return info[..., :0], torch.zeros(info.shape[:-1], dtype=torch.bool, device=info.device)
+        octets = info.reshape(*info.shape[:-1], -1, 8)
+        body = (octets << _SHIFTS.to(info.device)).sum(-1).to(torch.uint8)
         return body[..., :-CRC_BYTES], crc16(body) == 0
+
+    def info(self, payload: Tensor) -> Tensor:
+        """Information bits [... info_bits] uint8 of payload [... payload_bytes] uint8: octets and CRC, most significant bits first."""
+        check = crc16(payload)
+        body = torch.cat([payload, (check >> 8).to(torch.uint8)[..., None], (check & 255).to(torch.uint8)[..., None]], -1)
+        return ((body[..., None] >> _SHIFTS.to(body.device)) & 1).flatten(-2)
+
+    def _plain(self, payload: Tensor) -> Tensor:
+        """Bits [... bits] uint8 before whitening."""
+        if not self.payload_bytes:
+            return payload.new_zeros(*payload.shape[:-1], self.bits)
+        info = self.info(payload)
+        coded = self.coding.encode(info) if self.coding else info
+        padded = torch.nn.functional.pad(coded, (0, self.bits - coded.shape[-1]))
+        return padded[..., interleaving(self.bits).to(padded.device)] if self.coding else padded
 
 
 def crc16(octets: Tensor) -> Tensor:

@@ -21,6 +21,8 @@ from torch import Tensor
 from ..errors import ShapeError, unknown
 
 MODULATIONS = {"qpsk": 2, "16qam": 4}  # name -> bits per symbol
+SUREST = 1e3  # nats that a decoder is told of a bit at most
+LEAST_VAR = 1e-6  # of a symbol: surer than `SUREST` anyway
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,10 @@ class Constellation:
         zero = torch.logsumexp(metric.masked_fill(labels.T, -math.inf), -1)
         one = torch.logsumexp(metric.masked_fill(~labels.T, -math.inf), -1)
         return (zero - one).flatten(-2)
+
+    def ratios(self, symbols: Tensor, symbol_var: Tensor) -> Tensor:
+        """`llr` as decoders want it: finite, at most `SUREST` either way."""
+        return self.llr(symbols, symbol_var.clamp_min(LEAST_VAR)).nan_to_num().clamp(-SUREST, SUREST)
 
 
 @cache

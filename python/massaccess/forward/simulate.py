@@ -58,7 +58,7 @@ class Population:
 
     @cached_property
     def framing(self) -> Framing:
-        return Framing(self.config.users, self.config.data_len * self.constellation.bits_per_symbol)
+        return Framing(self.config.users, self.config.data_len * self.constellation.bits_per_symbol, self.config.code)
 
     def transmit(self, block: int) -> Transmission:
         """The `BLOCK` frames numbered from ``block * BLOCK``: Bernoulli activity (or a fixed count), random payloads."""
@@ -223,6 +223,7 @@ class Simulation:
             noise_var=c.noise_var,
             activity=c.activity_prior,
             modulation=c.modulation,
+            code=c.code,
             front_end=self.front_end,
             user_gain=user_gain,
             channel_cov=self.propagation.model.covariance,

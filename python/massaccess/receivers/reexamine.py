@@ -57,8 +57,8 @@ class Verdict:
 
 
 def checkable(obs: Observation) -> bool:
-    """Whether frames are long enough to carry a check sum."""
-    return _framing(obs.users, obs.data_len * constellation(obs.modulation).bits_per_symbol).payload_bytes > 0
+    """Whether frames carry a check sum that needs no decoder: long enough, and without a code."""
+    return obs.code == "none" and _framing(obs.users, obs.data_len * constellation(obs.modulation).bits_per_symbol).payload_bytes > 0
 
 
 @lru_cache(maxsize=16)
