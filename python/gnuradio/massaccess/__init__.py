@@ -13,6 +13,7 @@ from .air_source import air_source as air_source
 from .array_calibrator import array_calibrator as array_calibrator
 from .array_corrector import array_corrector as array_corrector
 from .array_health import array_health as array_health
+from .array_phases import array_phases as array_phases
 from .array_recorder import array_recorder as array_recorder
 from .array_replay import array_replay as array_replay
 from .array_splitter import array_splitter as array_splitter
@@ -51,6 +52,7 @@ BLOCKS = (
     "array_health",
     "array_recorder",
     "array_replay",
+    "array_phases",
     "array_splitter",
     "burst_transmitter",
     "channel_simulator",
