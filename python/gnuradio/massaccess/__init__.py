@@ -10,6 +10,7 @@ from ._fec import fec_decoder as fec_decoder
 from .access_point import access_point as access_point
 from .activity_detector import activity_detector as activity_detector
 from .array_splitter import array_splitter as array_splitter
+from .burst_transmitter import burst_transmitter as burst_transmitter
 from .channel_simulator import channel_simulator as channel_simulator
 from .fusion_center import fusion_center as fusion_center
 from .meter import meter as meter
@@ -25,6 +26,7 @@ from .sample_unpacker import sample_unpacker as sample_unpacker
 from .sigmf_recorder import sigmf_recorder as sigmf_recorder
 from .sigmf_replay import sigmf_replay as sigmf_replay
 from .supervisor import supervisor as supervisor
+from .synchronizer import synchronizer as synchronizer
 from .uplink import capture as capture
 from .uplink import uplink as uplink
 from .zmq_publisher import zmq_publisher as zmq_publisher
@@ -35,6 +37,7 @@ BLOCKS = (
     "access_point",
     "activity_detector",
     "array_splitter",
+    "burst_transmitter",
     "channel_simulator",
     "fusion_center",
     "meter",
@@ -50,6 +53,7 @@ BLOCKS = (
     "sigmf_recorder",
     "sigmf_replay",
     "supervisor",
+    "synchronizer",
     "zmq_publisher",
     "zmq_sample_listener",
     "zmq_sample_publisher",

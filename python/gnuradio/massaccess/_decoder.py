@@ -16,7 +16,7 @@ from gnuradio import gr
 
 from ._base import FrameBlock, check_book, guarded, item, item_bytes, system, to_dict_pmt
 from ._budget import Budget
-from ._engine import Engine
+from ._engine import Engine, rows_of
 from ._gains import Gains
 from ._queue import ESTIMATE, OVERFLOW, STALL_SECONDS, Entry, FrameQueue, Side
 
@@ -366,7 +366,7 @@ def build(
     if max_batch > most:
         raise ConfigError(f"max_batch is {max_batch}: the answers would need a buffer above {MAX_BUFFER >> 20} MiB, pass at most {most}")
     queue = FrameQueue(queue_frames, max_batch, overflow)
-    samples = item(np.complex64, config.frame_len, config.antennas)
+    samples = item(np.complex64, rows_of(config), config.antennas)
     side = Side(noise_var, adc_bits, adc_scale, adc_offset, adc_dither)
     intake = Intake(queue, samples, config.users, book_id(engine.population.pilots), side, powers=gains == "known")
     return intake, Decoder(queue, engine, intake, outputs, max_batch, deadline_ms), samples, outputs

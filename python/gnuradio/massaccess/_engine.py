@@ -88,7 +88,7 @@ class Engine:
             self._device = "cuda" if torch.cuda.is_available() else "cpu"
         self.population.pilots, self.population.constellation, self.population.framing.whitening  # made before the first frame
         if self._warm_up:
-            noise = np.random.default_rng(0).standard_normal((self.config.frame_len * self.config.antennas, 2)).astype(np.float32)
+            noise = np.random.default_rng(0).standard_normal((rows_of(self.config) * self.config.antennas, 2)).astype(np.float32)
             steps = itertools.count()
 
             def hurry():
@@ -130,12 +130,15 @@ class Engine:
         from massaccess.forward.simulate import observe
 
         config, side = self.config, entries[0].side
-        rx = torch.from_numpy(np.stack([entry.samples for entry in entries])).reshape(len(entries), config.frame_len, config.antennas)
+        rx = torch.from_numpy(np.stack([entry.samples for entry in entries])).reshape(len(entries), rows_of(config), config.antennas)
         gain = None if entries[0].gain is None else torch.from_numpy(np.stack([entry.gain for entry in entries]))
         unknown = side.noise_var == ESTIMATE
         seen = observe(
             rx,
             self.population.pilots,
+            burst=config.burst,
+            timing_range=config.timing_offset,
+            cfo_range=config.cfo_hz / config.symbol_rate_hz if config.burst else 0.0,
             noise_var=1.0 if unknown else side.noise_var,
             activity=config.activity_prior,
             modulation=config.modulation,
@@ -173,6 +176,11 @@ class Engine:
             streams += [odds, llrs]
         flat = tuple(value.reshape(len(frames), -1).numpy() for value in streams)
         return Answer(frames, tags, active.numpy(), flat, **decoded, cut=cut, estimate=estimate)
+
+
+def rows_of(config):
+    """Rows of a frame: symbols, or those of a burst's waveform."""
+    return config.burst.rows if config.burst else config.frame_len
 
 
 def _index(odds, index_bits):

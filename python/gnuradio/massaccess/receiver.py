@@ -6,6 +6,10 @@ from ._receiver_block import ReceiverBlock
 class receiver(ReceiverBlock):
     """Runs a receiver of `massaccess.registry` on a stream of frames [pilot_len + data_len, rows * columns].
 
+    With ``samples_per_symbol`` of 2 or more, frames are bursts as `synchronizer` gives them, [2 * slot_len, rows * columns], whose
+    ``preamble_len``, ``guard_len`` and ``roll_off`` have to be told too; users are out of step by up to ``timing_offset`` symbols and
+    ``cfo_hz`` [Hz], at ``sample_rate_hz``, either way.
+
     Out, one item a decoded frame, numbered by tag ``frame``: activity [users] float, symbols [data_len, users], channel
     [users, rows * columns]. A frame that is rejected (NaN, infinity) or dropped leaves a gap in the numbers.
     Other tags of the frames are handed on; the first answer is tagged with ``receiver`` and ``version``, that of a receiver with a trained
@@ -69,6 +73,13 @@ class receiver(ReceiverBlock):
         threads=0,
         device="auto",
         code="none",
+        samples_per_symbol=1,
+        preamble_len=0,
+        guard_len=0,
+        roll_off=0.25,
+        timing_offset=0.0,
+        cfo_hz=0.0,
+        sample_rate_hz=1e6,
     ):
         super().__init__(
             receiver,
@@ -86,6 +97,13 @@ class receiver(ReceiverBlock):
                 "pilot_seed": pilot_seed,
                 "pilot_energy": pilot_energy,
                 "code": code,
+                "samples_per_symbol": samples_per_symbol,
+                "preamble_len": preamble_len,
+                "guard_len": guard_len,
+                "roll_off": roll_off,
+                "timing_offset": timing_offset,
+                "cfo_hz": cfo_hz,
+                "sample_rate_hz": sample_rate_hz,
             },
             noise_var=noise_var,
             adc_bits=adc_bits,
