@@ -9,6 +9,10 @@ from ._base import run as run
 from ._fec import fec_decoder as fec_decoder
 from .access_point import access_point as access_point
 from .activity_detector import activity_detector as activity_detector
+from .air_simulator import air_simulator as air_simulator
+from .air_source import air_source as air_source
+from .array_recorder import array_recorder as array_recorder
+from .array_replay import array_replay as array_replay
 from .array_splitter import array_splitter as array_splitter
 from .burst_transmitter import burst_transmitter as burst_transmitter
 from .channel_simulator import channel_simulator as channel_simulator
@@ -36,6 +40,10 @@ from .zmq_sample_publisher import zmq_sample_publisher as zmq_sample_publisher
 BLOCKS = (
     "access_point",
     "activity_detector",
+    "air_simulator",
+    "air_source",
+    "array_recorder",
+    "array_replay",
     "array_splitter",
     "burst_transmitter",
     "channel_simulator",
