@@ -97,6 +97,8 @@ def run(tb, *, on_tick=None, tick_seconds=0.1):
     Raises BlockFailure (a MassaccessError) when a block failed, and KeyboardInterrupt after Ctrl-C; the flowgraph has stopped by then.
     """
     failures.clear()
+    for block in list(FrameBlock.alive):
+        block.arm()
     tb.start()
     ended = threading.Event()  # Python 3.11's join() takes a thread for dead once Ctrl-C has interrupted it: wait for an event instead
     waiter = threading.Thread(target=lambda: (tb.wait(), ended.set()), daemon=True)
@@ -239,6 +241,9 @@ class FrameBlock(gr.basic_block):
         FrameBlock.alive.add(self)
         self._failed = False
         self._next_frame = [0] * len(in_sig or [])
+
+    def arm(self):
+        """Called by `run` just before the flowgraph starts."""
 
     def interrupt(self):
         """Called by `run`, in its thread, when the flowgraph is to stop: GNU Radio tells a block only after its work has returned."""
