@@ -35,6 +35,8 @@ def make(kind, uhd, *arguments):
 
     try:
         return getattr(uhd, kind)(*arguments)
+    except MassaccessError:
+        raise
     except (RuntimeError, LookupError) as error:
         raise MassaccessError(
             f"no USRP answers to '{arguments[0]}' ({_first_line(error)}): check power, cables and addresses with `uhd_find_devices`; "
