@@ -8,6 +8,7 @@ from ._base import failures as failures
 from ._base import run as run
 from .access_point import access_point as access_point
 from .activity_detector import activity_detector as activity_detector
+from .air_monitor import air_monitor as air_monitor
 from .air_simulator import air_simulator as air_simulator
 from .air_source import air_source as air_source
 from .array_calibrator import array_calibrator as array_calibrator
@@ -45,6 +46,7 @@ from .zmq_sample_publisher import zmq_sample_publisher as zmq_sample_publisher
 BLOCKS = (
     "access_point",
     "activity_detector",
+    "air_monitor",
     "air_simulator",
     "air_source",
     "array_calibrator",
