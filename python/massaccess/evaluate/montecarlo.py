@@ -311,5 +311,7 @@ def best_threshold(scores: torch.Tensor, truth: torch.Tensor) -> float:
 
 def frame_to(frame: Frame, device: torch.device) -> Frame:
     """The truth on another device."""
-    parts = {item.name: value.to(device) for item in fields(frame) if isinstance(value := getattr(frame, item.name), torch.Tensor)}
+    parts: dict[str, Any] = {
+        item.name: value.to(device) for item in fields(frame) if isinstance(value := getattr(frame, item.name), torch.Tensor)
+    }
     return replace(frame, **parts)
