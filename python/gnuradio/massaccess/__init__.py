@@ -34,6 +34,7 @@ from .sample_packer import sample_packer as sample_packer
 from .sample_unpacker import sample_unpacker as sample_unpacker
 from .sigmf_recorder import sigmf_recorder as sigmf_recorder
 from .sigmf_replay import sigmf_replay as sigmf_replay
+from .station import station as station
 from .supervisor import supervisor as supervisor
 from .synchronizer import synchronizer as synchronizer
 from .uplink import capture as capture
@@ -81,4 +82,4 @@ BLOCKS = (
     "zmq_sample_publisher",
 )
 
-__all__ = [*BLOCKS, "capture", "failures", "fec_decoder", "run", "uplink"]
+__all__ = [*BLOCKS, "capture", "failures", "fec_decoder", "run", "station", "uplink"]

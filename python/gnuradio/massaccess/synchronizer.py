@@ -232,9 +232,10 @@ class SlotSource(FrameBlock):
 
     def _changes(self, frame):
         """Tags of a frame that say something new."""
-        told = {"rx_time": frame.time} if frame.told else {}
+        time = max(frame.time, (0, 0.0))  # slot 0 may be found a fraction of a sample before time 0, and rx_time has no sign
+        told = {"rx_time": time} if frame.told else {}
         if not self._told_rate:
-            told |= {"rx_time": frame.time, "rx_rate": float(self.engine.rate)}
+            told |= {"rx_time": time, "rx_rate": float(self.engine.rate)}
             self._told_rate = True
         if frame.freq is not None and frame.freq != self._freq:
             told["rx_freq"] = self._freq = float(frame.freq)
