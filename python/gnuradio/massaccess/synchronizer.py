@@ -37,7 +37,7 @@ class synchronizer(gr.hier_block2):
     dropped, queue, locked, cfo_hz, drift_ppm, late_symbols, snr_db, noise_var, and f64vectors rms and clipped_antennas, one entry an
     antenna.
 
-    Frames begin to leave when a lock has been found and 16 more slots have come, and then begin with the first slot that is kept, at most
+    Frames begin to leave when a lock has been found and 32 more slots have come, and then begin with the first slot that is kept, at most
     32 before the lock. Latency after that: one slot."""
 
     def __init__(
