@@ -127,11 +127,11 @@ class air_monitor(FrameBlock):
         return {name: {**self._state, **users, **counters}[name].astype(values.dtype) for name, values in self._state.items()}
 
     def text(self):
-        """Array and counters in a line each, for a label."""
+        """Array and counters, a line each, for a label."""
         from massaccess.link.monitor import array_line, counter_line
 
         state = self.state()
-        return "\n".join([array_line(state["antenna_verdict"]), counter_line(state["counters"])])
+        return "\n".join([array_line(state["antenna_verdict"]), *counter_line(state["counters"]).split(", ")])
 
     def _publish(self):
         if self.heard("monitor"):

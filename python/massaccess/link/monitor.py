@@ -144,7 +144,7 @@ def counter_line(values: np.ndarray) -> str:
     """Counters [len(COUNTERS)] in words; those that nobody said are left out.
 
     >>> counter_line(np.array([12.0, 0, *[np.nan] * 6, -1500.5, np.nan]))
-    'frames 12, missing 0, cfo_hz -1.5e+03'
+    'frames 12, missing 0, cfo_hz -1500'
     """
     told = [(name, value) for name, value in zip(COUNTERS, values, strict=True) if np.isfinite(value)]
-    return ", ".join(f"{name} {value:.0f}" if value == round(value) else f"{name} {value:.2g}" for name, value in told)
+    return ", ".join(f"{name} {value:.0f}" if value == round(value) else f"{name} {value:.4g}" for name, value in told)
