@@ -311,5 +311,5 @@ def best_threshold(scores: torch.Tensor, truth: torch.Tensor) -> float:
 
 def frame_to(frame: Frame, device: torch.device) -> Frame:
     """The truth on another device."""
-    values = {item.name: getattr(frame, item.name) for item in fields(frame)}
+    values: dict[str, Any] = {item.name: getattr(frame, item.name) for item in fields(frame)}
     return Frame(**{name: value.to(device) if isinstance(value, torch.Tensor) else value for name, value in values.items()})
