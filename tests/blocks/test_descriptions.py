@@ -23,7 +23,10 @@ from massaccess.forward.pilots import PILOT_KINDS
 from massaccess.registry import RECEIVERS
 
 ROOT = Path(__file__).resolve().parents[2]
-OWN_DEFAULTS = {"sigmf_replay": {"path", "vlen"}}  # the file dialogue wants an ending, and ports want a length; the class finds both
+OWN_DEFAULTS = {
+    "sigmf_replay": {"path", "vlen"},
+    "array_replay": {"path", "vlen"},
+}  # the file dialogue wants an ending, and ports want a length; the class finds both
 DESCRIPTIONS = {path.name.removesuffix(".block.yml").removeprefix("massaccess_"): path for path in (ROOT / "grc").glob("*.block.yml")}
 
 
@@ -47,7 +50,7 @@ def signature(name):
 
 def test_every_block_has_a_file_a_class_and_a_description():
     folder = ROOT / "python/gnuradio/massaccess"
-    files = {path.stem for path in folder.glob("*.py")} - {"__init__", "uplink"}
+    files = {path.stem for path in folder.glob("*.py")} - {"__init__", "station", "uplink"}
     assert {name for name in files if not name.startswith("_")} == set(massaccess.BLOCKS) == set(DESCRIPTIONS)
     for name in massaccess.BLOCKS:
         assert getattr(massaccess, name).__name__ == name

@@ -6,9 +6,16 @@ GNU Radio's own package finds this one.
 
 from ._base import failures as failures
 from ._base import run as run
-from ._fec import fec_decoder as fec_decoder
 from .access_point import access_point as access_point
 from .activity_detector import activity_detector as activity_detector
+from .air_simulator import air_simulator as air_simulator
+from .air_source import air_source as air_source
+from .array_calibrator import array_calibrator as array_calibrator
+from .array_corrector import array_corrector as array_corrector
+from .array_health import array_health as array_health
+from .array_phases import array_phases as array_phases
+from .array_recorder import array_recorder as array_recorder
+from .array_replay import array_replay as array_replay
 from .array_splitter import array_splitter as array_splitter
 from .burst_transmitter import burst_transmitter as burst_transmitter
 from .channel_simulator import channel_simulator as channel_simulator
@@ -29,6 +36,8 @@ from .supervisor import supervisor as supervisor
 from .synchronizer import synchronizer as synchronizer
 from .uplink import capture as capture
 from .uplink import uplink as uplink
+from .usrp_array_sink import usrp_array_sink as usrp_array_sink
+from .usrp_array_source import usrp_array_source as usrp_array_source
 from .zmq_publisher import zmq_publisher as zmq_publisher
 from .zmq_sample_listener import zmq_sample_listener as zmq_sample_listener
 from .zmq_sample_publisher import zmq_sample_publisher as zmq_sample_publisher
@@ -36,6 +45,14 @@ from .zmq_sample_publisher import zmq_sample_publisher as zmq_sample_publisher
 BLOCKS = (
     "access_point",
     "activity_detector",
+    "air_simulator",
+    "air_source",
+    "array_calibrator",
+    "array_corrector",
+    "array_health",
+    "array_recorder",
+    "array_replay",
+    "array_phases",
     "array_splitter",
     "burst_transmitter",
     "channel_simulator",
@@ -54,6 +71,8 @@ BLOCKS = (
     "sigmf_replay",
     "supervisor",
     "synchronizer",
+    "usrp_array_sink",
+    "usrp_array_source",
     "zmq_publisher",
     "zmq_sample_listener",
     "zmq_sample_publisher",

@@ -97,6 +97,8 @@ def run(tb, *, on_tick=None, tick_seconds=0.1):
     Raises BlockFailure (a MassaccessError) when a block failed, and KeyboardInterrupt after Ctrl-C; the flowgraph has stopped by then.
     """
     failures.clear()
+    for block in list(armed):  # a flowgraph does not tell its blocks before it runs
+        block.arm()
     tb.start()
     ended = threading.Event()  # Python 3.11's join() takes a thread for dead once Ctrl-C has interrupted it: wait for an event instead
     waiter = threading.Thread(target=lambda: (tb.wait(), ended.set()), daemon=True)
@@ -121,6 +123,9 @@ def run(tb, *, on_tick=None, tick_seconds=0.1):
             waiter.start()
         ended.wait()
     raise_failure()
+
+
+armed = weakref.WeakSet()  # blocks whose ``arm`` `run` calls just before it starts a flowgraph
 
 
 def _frame_blocks(tb):

@@ -23,6 +23,8 @@ class sigmf_replay(FrameBlock):
 
         self._recording = open_recording(path, check_hash=check_hash, salvage=salvage)
         self.config = self._recording.config
+        if self.config.burst:
+            raise ConfigError(f"{path} holds the samples of an array, not frames: play it with array_replay, and a synchronizer behind it")
         found = self.config.frame_len * self.config.antennas
         if vlen not in (0, found):
             sizes = f"{self.config.frame_len} x {self.config.antennas} = {found}"

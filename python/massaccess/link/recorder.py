@@ -17,16 +17,18 @@ from .. import __version__
 from ..core import SystemConfig
 from ..errors import ConfigError, ShapeError
 from .metadata import Metadata
-from .recording_format import ANNOTATED, CAPTURED, EXTENSION, Layout, Run, data_file, meta_file, stem, validate
+from .recording_format import ANNOTATED, CAPTURED, EXTENSION, Layout, Run, data_file, item_len, meta_file, stem, validate
 
+HALF_A_SAMPLE = 0.5  # clocks of radios count in ticks of their own
 YEAR_10000 = 253402300800  # in seconds since 1970
 
 
 class Recorder:
-    """Writes one recording of frames of ``config``; use it as a context manager, or call `close`.
+    """Writes one recording of frames of ``config``, or of samples where that has a waveform; use it as a context manager, or call `close`.
 
     ``packed`` frames are the bits of its converters (`massaccess.forward.packing`). Memory does not grow with the frames, only with the
-    runs. Raises ConfigError when the recording exists already, unless ``overwrite``, and for packed frames of ideal converters.
+    runs. Raises ConfigError when the recording exists already, unless ``overwrite``, and for packed frames of ideal converters or of a
+    waveform.
     """
 
     def __init__(
@@ -41,9 +43,12 @@ class Recorder:
     ) -> None:
         if packed and not config.adc_bits:
             raise ConfigError("packed frames need adc_bits, the bits of the converters: ideal ones have none")
+        if packed and config.burst:
+            raise ConfigError("samples of a waveform are not packed: leave packed out, or pass samples_per_symbol=1")
         self._layout = Layout(config.antennas, config.adc_bits or 0 if packed else 0)
         self.path, self.config, self.seed, self.description = stem(path), config, seed, description
         require_free(path, overwrite)
+        self._length = item_len(config)
         self.runs: list[Run] = []
         self.frames = 0
         self._hash = hashlib.sha512()
@@ -57,7 +62,7 @@ class Recorder:
 
     def write(self, frames: np.ndarray, metadata: Metadata) -> None:
         """Appends frames [count frame_len antennas] or [count frame_len*antennas] complex64, consecutive from ``metadata.frame`` on; packed
-        ones are [count frame_len octets] or [count frame_len*octets] uint8.
+        ones are [count frame_len octets] or [count frame_len*octets] uint8. Of a waveform, samples [count antennas].
 
         Raises ShapeError for frames of another size, ConfigError for another sample rate, pilot book or number of bits, OSError when the
         disk is full.
@@ -67,7 +72,7 @@ class Recorder:
             kind = "uint8" if layout.bits else "complex64"
             raise ShapeError(
                 f"frames are {frames.dtype} {list(frames.shape)}: "
-                f"pass {kind} [count, {self.config.frame_len}, {layout.channels}] for this configuration"
+                f"pass {kind} [count, {self._length}, {layout.channels}] for this configuration"
             )
         frames = np.ascontiguousarray(frames, layout.dtype)
         if not len(frames):
@@ -109,7 +114,7 @@ class Recorder:
 
     @cached_property
     def _frame_items(self) -> int:
-        return self.config.frame_len * self._layout.channels
+        return self._length * self._layout.channels
 
     def _next_index(self) -> int:
         return (self.runs[-1].metadata.frame or 0) + self.runs[-1].count if self.runs else 0
@@ -129,8 +134,9 @@ class Recorder:
         self._hash.update(octets)
 
     def _extend(self, count: int, metadata: Metadata) -> None:
-        seconds = self.config.frame_len / (self._rate or 1.0)
-        if self.runs and self.runs[-1].follows_on(metadata, seconds):
+        seconds = self._length / (self._rate or 1.0)
+        tolerance = HALF_A_SAMPLE if self.config.burst else 1e-3
+        if self.runs and self.runs[-1].follows_on(metadata, seconds, tolerance):
             last = self.runs[-1]
             self.runs[-1] = Run(last.first, last.count + count, last.metadata)
         else:
@@ -155,7 +161,7 @@ class Recorder:
             whole["core:description"] = self.description
         if self.seed is not None:
             whole["massaccess:seed"] = self.seed
-        length = self.config.frame_len
+        length = self._length
         return {
             "global": whole,
             "captures": [_capture(run, length) for run in self.runs],

@@ -15,7 +15,7 @@ from ..core import SystemConfig
 from ..errors import ConfigError, FormatError, MassaccessError
 from ..forward.packing import unpack
 from .metadata import Metadata, converter_of, metadata_of
-from .recording_format import ANNOTATED, CAPTURED, ORDER, Layout, Run, data_file, meta_file, stem, validate
+from .recording_format import ANNOTATED, CAPTURED, ORDER, Layout, Run, data_file, item_len, meta_file, stem, validate
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class Recording:
     """A recording opened for reading; the samples stay on the disk until they are asked for.
 
     config: the system that made it; seed: of the simulation, if it was one; runs: see `Run`; layout: how samples are
-    ``stored`` [frames frame_len channels], memory-mapped.
+    ``stored`` [frames frame_len channels], memory-mapped. Of a waveform, frames are samples and frame_len is 1.
     """
 
     path: Path
@@ -67,7 +67,7 @@ class Recording:
         changes: dict[str, Any] = {"frame": (run.metadata.frame or 0) + offset}
         if run.metadata.rx_time is not None:
             rate = run.metadata.rx_rate or self.config.sample_rate_hz
-            changes["rx_time"] = _later(run.metadata.rx_time, offset * self.config.frame_len / rate)
+            changes["rx_time"] = _later(run.metadata.rx_time, offset * item_len(self.config) / rate)
         return run.metadata.update(changes)
 
 
@@ -87,7 +87,7 @@ def open_recording(path: str | Path, *, config: SystemConfig | None = None, chec
     stored = _map(data_file(name), config, layout, salvage)
     if check_hash and not salvage:
         _check_hash(data_file(name), whole.get("core:sha512"))
-    runs = _runs(document, _known(whole, config), config.frame_len, len(stored), salvage)
+    runs = _runs(document, _known(whole, config), item_len(config), len(stored), salvage)
     for run in runs:
         if layout.bits and run.metadata.adc_bits != layout.bits:
             raise FormatError(f"{name} holds {layout.bits} bits a part, and its metadata say {run.metadata.adc_bits}: correct adc_bits")
@@ -144,13 +144,14 @@ def _map(path: Path, config: SystemConfig, layout: Layout, salvage: bool) -> np.
         size = path.stat().st_size
     except OSError as error:
         raise FormatError(f"cannot read {path} ({error.strerror}): put the data file beside the metadata") from None
-    frame = config.frame_len * layout.channels * layout.dtype.itemsize
+    length = item_len(config)
+    frame = length * layout.channels * layout.dtype.itemsize
     if size < frame or (size % frame and not salvage):
         cure = "pass salvage=True to read the whole frames" if size >= frame else "there is no whole frame to read"
         raise FormatError(
             f"{path} has {size} bytes, {size / frame:.2f} frames of {frame}: it was cut off or belongs to another configuration; {cure}"
         )
-    shape = (size // frame, config.frame_len, layout.channels)
+    shape = (size // frame, length, layout.channels)
     return np.memmap(path, layout.dtype, "r", shape=shape)
 
 
@@ -167,7 +168,8 @@ def _known(whole: dict[str, Any], config: SystemConfig) -> Metadata:
     if not isinstance(whole.get("massaccess:seed", 0), int):
         raise FormatError(f"massaccess:seed is {whole['massaccess:seed']!r:.80}: write the integer that made the frames, or leave it out")
     try:
-        return metadata_of(config, rx_rate=whole["core:sample_rate"])
+        rate = whole["core:sample_rate"]
+        return Metadata(rx_rate=rate) if config.burst else metadata_of(config, rx_rate=rate)  # samples say themselves what else there is
     except MassaccessError as error:
         raise FormatError(f"the global metadata does not hold: {error}") from None
 

@@ -8,6 +8,10 @@ are one run: one capture (time, frequency) and one annotation (index of the firs
 Of quantised frames the data file may hold the converters' bits, as `massaccess.forward.packing` packs them: ``ru8`` with one channel
 an octet of a sample vector (16 for 64 antennas of one bit), and ``packing`` beside ``config`` says so: bits a part, antennas, order.
 
+Of a system with a waveform (``samples_per_symbol`` of 2 or more) the data file holds the samples of the array as they come, whole frames
+or not. Wherever frames are spoken of it is samples then: an item is one sample of all antennas, its index ``rx_time`` times the sample
+rate, and a run ends where samples are lost: a new capture has the time of the first one behind the gap.
+
 A recording appears under its name only when it is complete; stopping early, by Ctrl-C as well, makes a shorter complete one.
 """
 
@@ -19,11 +23,12 @@ from typing import Any
 
 import numpy as np
 
+from ..core import SystemConfig
 from ..errors import ConfigError, FormatError
 from ..forward.packing import octets
 from .metadata import Metadata
 
-EXTENSION = {"name": "massaccess", "version": "1.2.0", "optional": True}
+EXTENSION = {"name": "massaccess", "version": "1.3.0", "optional": True}
 CAPTURED = {"rx_freq": "core:frequency", "rx_time": "massaccess:rx_time"}
 ANNOTATED = {
     name: f"massaccess:{name}"
@@ -44,6 +49,11 @@ ANNOTATED = {
     )
 }
 ORDER = "antenna, part (real, imaginary), bit (most significant first)"
+
+
+def item_len(config: SystemConfig) -> int:
+    """Samples of an item: those of a frame, or 1 where recordings are of samples."""
+    return 1 if config.burst else config.frame_len
 
 
 @dataclass(frozen=True)
@@ -80,13 +90,15 @@ class Run:
     count: int
     metadata: Metadata
 
-    def follows_on(self, metadata: Metadata, frame_seconds: float) -> bool:
-        """Whether the frame that ``metadata`` tells of is simply the next one of this run."""
+    def follows_on(self, metadata: Metadata, frame_seconds: float, tolerance: float = 1e-3) -> bool:
+        """Whether the frame that ``metadata`` tells of is simply the next one of this run, its time right to a ``tolerance`` of a frame."""
         mine, theirs = self.metadata.to_dict(), metadata.to_dict()
         if theirs.pop("frame") != mine.pop("frame") + self.count:
             return False
         began, now = mine.pop("rx_time", None), theirs.pop("rx_time", None)
-        if now is not None and (began is None or abs(_seconds_between(began, now) - self.count * frame_seconds) > frame_seconds / 1000):
+        if now is not None and (
+            began is None or abs(_seconds_between(began, now) - self.count * frame_seconds) > frame_seconds * tolerance
+        ):
             return False
         return mine == theirs
 
