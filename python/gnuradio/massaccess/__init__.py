@@ -6,6 +6,7 @@ GNU Radio's own package finds this one.
 
 from ._base import failures as failures
 from ._base import run as run
+from ._transmission import transmission as transmission
 from .access_point import access_point as access_point
 from .activity_detector import activity_detector as activity_detector
 from .air_simulator import air_simulator as air_simulator
@@ -78,4 +79,4 @@ BLOCKS = (
     "zmq_sample_publisher",
 )
 
-__all__ = [*BLOCKS, "capture", "failures", "fec_decoder", "run", "uplink"]
+__all__ = [*BLOCKS, "capture", "failures", "fec_decoder", "run", "transmission", "uplink"]
