@@ -7,6 +7,7 @@ GNU Radio's own package finds this one.
 from ._base import failures as failures
 from ._base import run as run
 from ._fec import fec_decoder as fec_decoder
+from ._transmission import transmission as transmission
 from .access_point import access_point as access_point
 from .activity_detector import activity_detector as activity_detector
 from .air_monitor import air_monitor as air_monitor
@@ -82,4 +83,4 @@ BLOCKS = (
     "zmq_sample_publisher",
 )
 
-__all__ = [*BLOCKS, "capture", "failures", "fec_decoder", "run", "station", "uplink"]
+__all__ = [*BLOCKS, "capture", "failures", "fec_decoder", "run", "station", "transmission", "uplink"]
