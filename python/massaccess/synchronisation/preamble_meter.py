@@ -18,12 +18,13 @@ import torch
 from ..burst import ROW_RATE, Burst
 from ..forward.waveform import modulate, preamble
 
-REACH = 3  # rows: lags of 1.5 symbols either side, for users half a symbol apart and a grid that is half a symbol off
+REACH = 2  # rows: lags of a symbol either side, for users half a symbol apart
+EDGE = 0.5  # weight of the first and last symbol of a half: what is beside them is not the same in both
 DELAYS = (-0.4, -0.2, 0.0, 0.2, 0.4)  # symbols: in the middle of fifths of what users are spread over
 QUIET = 10 ** (-2.2)  # rows with less of a burst's power are guard
 CHANCE = 1e-2  # that noise passes the test of coherence alone; that of energy lets less pass
 DEVIATIONS = 3.0  # by which energy must exceed that of noise
-FREEDOM = 4  # independent lags among those that are summed: pulses are about two rows wide
+FREEDOM = 3  # independent lags among those that are summed: pulses are about two rows wide
 
 
 class SlotMeasure(NamedTuple):
@@ -56,9 +57,15 @@ class PreambleMeter:
         burst, half = self.burst, self.burst.preamble_len // 2
         symbols = torch.zeros(1, burst.symbols, 1, dtype=torch.complex64)
         symbols[0, :half, 0] = preamble(burst)[:half]
+        symbols[0, [0, half - 1], 0] *= EDGE
         rows = modulate(symbols, burst, rate=ROW_RATE)[0, :, 0].conj().resolve_conj().numpy()
         lags = range(-REACH, REACH + 1)
         return np.stack([np.stack([np.roll(rows, lag + shift) for lag in lags]) for shift in (0, ROW_RATE * half)])
+
+    @cached_property
+    def _strength(self) -> float:
+        """Energy of a half."""
+        return float(np.vdot(self.templates[0, REACH], self.templates[0, REACH]).real)
 
     @cached_property
     def profile(self) -> np.ndarray:
@@ -101,7 +108,7 @@ class PreambleMeter:
         late = (_late(turns, turn) - self.bias[1]) / ROW_RATE
         power = np.einsum("tm,tm->t", rows.real, rows.real) + np.einsum("tm,tm->t", rows.imag, rows.imag)
         guard, whole = float(power[self.quiet].mean()) / self.antennas, float(power.mean()) / self.antennas
-        scale = energy / (self.antennas * (2 * REACH + 1) * self.span)
+        scale = energy / (self.antennas * (2 * REACH + 1) * self._strength)
         return SlotMeasure(turn / energy if energy > 0 else 0j, late, scale, guard, whole)
 
     def found(self, seen: SlotMeasure, noise_var: float) -> bool:

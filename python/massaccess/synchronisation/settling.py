@@ -18,17 +18,19 @@ Rows = Callable[[Cut, float, float], np.ndarray]
 
 
 class Settled(NamedTuple):
-    """``late`` [samples]: by how much the grid has to move; of ``slots`` with a preamble."""
+    """``late`` [samples]: by how much the grid has to move; of ``slots`` with a preamble. ``sure``: most slots with power in them have
+    one."""
 
     late: float
     slots: int
+    sure: bool
     carrier: Carrier
     powers: Powers
 
 
 def settle(cuts: Sequence[Cut], rows: Rows, meter: PreambleMeter, cfo: float, noise_var: float | None) -> Settled:
     """From slots ``cuts``, whose rows are ``rows(cut, late, cfo)``, with ``late`` in samples and ``cfo`` in cycles per symbol."""
-    late, carrier, powers, found = 0.0, Carrier(meter.span, cfo), Powers(meter, noise_var), 0
+    late, carrier, powers, found, strange = 0.0, Carrier(meter.span, cfo), Powers(meter, noise_var), 0, 0
     for _ in range(PASSES):
         taken = carrier.cfo
         seen = [one for cut in cuts if math.isfinite((one := meter(rows(cut, late, taken))).whole)]
@@ -37,12 +39,13 @@ def settle(cuts: Sequence[Cut], rows: Rows, meter: PreambleMeter, cfo: float, no
             powers.update(one)
         awake = [one for one in seen if meter.found(one, powers.noise_var)]
         found = len(awake)
+        strange = sum(meter.crowded(one, powers.noise_var) and not meter.found(one, powers.noise_var) for one in seen)
         if not found:
             break
         for one in awake:
             carrier.update(one.turn, taken)
         late += _mean_late(awake) * meter.burst.samples_per_symbol
-    return Settled(late, found, carrier, powers)
+    return Settled(late, found, found > strange, carrier, powers)
 
 
 def _mean_late(seen: Sequence[SlotMeasure]) -> float:

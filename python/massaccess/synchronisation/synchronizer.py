@@ -16,7 +16,7 @@ import torch
 from ..burst import Burst
 from ..errors import ConfigError, ShapeError
 from ..forward.waveform import to_rows
-from .acquisition import SUMMED, Acquisition, Found
+from .acquisition import Acquisition, Found
 from .cutting import Cut, Cutter
 from .frames import COUNTERS, SlotFrame, Time
 from .grid import Clock, Stretches
@@ -26,7 +26,8 @@ from .settling import settle
 from .tracking import Carrier, Grid, Powers, Timing
 
 LEAST_PREAMBLE = 8  # symbols
-DOUBTS = 8  # slots in a row with power and without preamble: the lock is lost
+SETTLED = 32  # slots after the lock, or a retune, that are waited for
+DOUBTS = 8  # slots with power and without preamble, less those with one: the lock is lost
 COAST = 4096  # slots of a gap after which they are sought anew: clocks drift meanwhile
 RETOLD = 0.5  # samples that slots may stray before their time is told anew
 LEVEL_GAIN = 1 / 64
@@ -174,7 +175,7 @@ class Synchronizer:
         self._samples.trim(self._acquisition.kept)
         if found is None:
             return False
-        self._found, self._settling = found, found.begun + SUMMED * self._period
+        self._found, self._settling = found, found.begun + SETTLED * self._period
         return True
 
     def _settle(self, over: bool) -> bool:
@@ -187,10 +188,8 @@ class Synchronizer:
         grid = self._grid or Grid(self._found.start, 0, self._period)
         cuts = self._cutter.whole(self._samples, grid, until)
         settled = settle(cuts, self._rows, self._meter, self._found.cfo, self.noise_var)
-        if self._grid is None and not settled.slots:
+        if self._grid is None and not settled.sure:
             self.counters["false_locks"] += 1
-            self._acquisition = None
-            self._samples.trim(until)
             return True
         self._carrier, self._powers = settled.carrier, settled.powers
         if self._grid is None:
@@ -240,7 +239,7 @@ class Synchronizer:
         if cut.part.changed:
             cut.part.changed = False
             self._found = Found(grid.start, self._carrier.cfo, grid.start)
-            self._settling = grid.start + SUMMED * self._period
+            self._settling = grid.start + SETTLED * self._period
             return True
         if self._due is not None and grid.start - self._due > COAST * grid.step:
             self._lose(grid.start)
@@ -281,7 +280,7 @@ class Synchronizer:
             return False
         active = self._meter.found(seen, self._powers.noise_var)
         doubtful = not active and self._meter.crowded(seen, self._powers.noise_var)
-        self._doubts = self._doubts + 1 if doubtful else 0
+        self._doubts = self._doubts + 1 if doubtful else max(self._doubts - active, 0)
         if not doubtful:
             self._powers.update(seen)
         if active:
