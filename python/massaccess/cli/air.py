@@ -101,9 +101,7 @@ def command(ctx: click.Context, config_path: Path | None, json_path: Path | None
         write_json(json_path, report)
     if json_path is None or str(json_path) != "-":
         launcher.show(report)
-    if report["failures"]:
-        for failure in report["failures"]:
-            click.echo(f"massaccess: {failure}", err=True)
+    if report["failures"]:  # they were told when they happened
         sys.exit(1)
     if interrupted:
         sys.exit(130)

@@ -10,12 +10,12 @@ import click
 from rich.console import Console
 
 from ..core import SystemConfig
-from ..errors import ConfigError, MassaccessError, unknown
+from ..errors import ConfigError, MassaccessError
 from ..link.recording import Recording, open_recording
 from ._json import write_json
 from ._live import counters, explain, final_table, finish, labelled, payload_facts, streaming_facts, watch
 from ._system import ON_AIR, SYSTEM, configure, system_options
-from .run import blocks, document, headline, streaming_options
+from .run import blocks, document, headline, parameters, streaming_options
 
 SOURCES = ("sigmf", "zmq", "sim", "uhd")
 ENDPOINT = "tcp://127.0.0.1:5570"
@@ -119,27 +119,8 @@ def _config(recording: Recording | None, path: Path | None, options: dict[str, A
 
 def _where(radio: Any, source: str, settings: Iterable[str], endpoint: str, frames: int) -> dict[str, Any]:
     """Parameters of the source's block."""
-    known = radio.source_options(source)
     found: dict[str, Any] = {"endpoint": endpoint} if source == "zmq" else {"frames": frames} if source == "sim" else {}
-    for setting in settings:
-        name, equals, text = setting.partition("=")
-        if name not in known:
-            raise unknown(f"parameter of source {source}", name, known)
-        if not equals:
-            raise ConfigError(f"--set {setting}: pass NAME=VALUE")
-        found[name] = _value(name, text, known[name])
-    return found
-
-
-def _value(name: str, text: str, default: Any) -> Any:
-    if isinstance(default, bool):
-        if text.lower() not in ("true", "false"):
-            raise ConfigError(f"{name} is {text!r}: pass true or false")
-        return text.lower() == "true"
-    try:
-        return type(default)(text)
-    except ValueError:
-        raise ConfigError(f"{name} is {text!r}: pass a number such as {default}") from None
+    return found | parameters(settings, radio.source_options(source), f"source {source}")
 
 
 def _frames(radio: Any, where: dict[str, Any], seed: int, options: dict[str, Any]) -> Any:
