@@ -22,23 +22,6 @@ from massaccess.errors import ConfigError, UnknownNameError
 
 SYSTEM = ["--users", "8", "--antennas", "8", "--pilots", "16", "--data", "32", "--activity", "0.25", "--channel", "rayleigh"]
 SYSTEM += ["--timing-offset", "0.2", "--cfo-hz", "100"]
-    "--users",
-    "8",
-    "--antennas",
-    "8",
-    "--pilots",
-    "16",
-    "--data",
-    "32",
-    "--activity",
-    "0.25",
-    "--channel",
-    "rayleigh",
-    "--timing-offset",
-    "0.2",
-    "--cfo-hz",
-    "100",
-]
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(Path(__file__).resolve().parents[2] / "python"), "OMP_NUM_THREADS": "1"}
 LONG = 100.0
 
