@@ -6,6 +6,7 @@ GNU Radio's own package finds this one.
 
 from ._base import failures as failures
 from ._base import run as run
+from ._fec import fec_decoder as fec_decoder
 from .access_point import access_point as access_point
 from .activity_detector import activity_detector as activity_detector
 from .air_monitor import air_monitor as air_monitor
@@ -14,6 +15,7 @@ from .air_source import air_source as air_source
 from .array_calibrator import array_calibrator as array_calibrator
 from .array_corrector import array_corrector as array_corrector
 from .array_health import array_health as array_health
+from .array_phases import array_phases as array_phases
 from .array_recorder import array_recorder as array_recorder
 from .array_replay import array_replay as array_replay
 from .array_splitter import array_splitter as array_splitter
@@ -32,6 +34,7 @@ from .sample_packer import sample_packer as sample_packer
 from .sample_unpacker import sample_unpacker as sample_unpacker
 from .sigmf_recorder import sigmf_recorder as sigmf_recorder
 from .sigmf_replay import sigmf_replay as sigmf_replay
+from .station import station as station
 from .supervisor import supervisor as supervisor
 from .synchronizer import synchronizer as synchronizer
 from .uplink import capture as capture
@@ -53,6 +56,7 @@ BLOCKS = (
     "array_health",
     "array_recorder",
     "array_replay",
+    "array_phases",
     "array_splitter",
     "burst_transmitter",
     "channel_simulator",
@@ -78,4 +82,4 @@ BLOCKS = (
     "zmq_sample_publisher",
 )
 
-__all__ = [*BLOCKS, "capture", "failures", "fec_decoder", "run", "uplink"]
+__all__ = [*BLOCKS, "capture", "failures", "fec_decoder", "run", "station", "uplink"]

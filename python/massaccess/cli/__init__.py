@@ -16,6 +16,7 @@ VERBS = {
     "listen": "Show or record what a flowgraph publishes over ZMQ.",
     "ap": "Run one access point: antennas of its own, Gaussian factors to a fusion centre.",
     "fuse": "Run the fusion centre of distributed access points.",
+    "calibrate": "Measure the receive chains of an array, and show and check calibration files.",
     "evaluate": "Monte Carlo of one or more receivers at one or more points, without GNU Radio.",
     "figure": "Rerun a published figure's experiment: JSON and picture.",
     "channels": "Make and inspect channel banks.",
