@@ -74,7 +74,7 @@ class Screen:
 
     def _users(self) -> Table:
         """Those that were heard, with the largest share of failures and the largest error first."""
-        track, shown = self._track, Table("user", "frames", "error [dB]", "turn [deg]", "failed", box=None)
+        track, shown = self._track, Table("user", "frames", "error/dB", "turn/deg", "failed", box=None)
         failed = self._told.get("user_fer", track.failed)
         failed = failed if failed.shape == track.heard.shape else track.failed
         error, turn = track.error_db, track.drift_deg
