@@ -29,12 +29,12 @@ cell() { # antennas, channel, SNR [dB] ...
     done
 }
 
-cell 64 uma 4.25 4.75
-cell 32 rayleigh 3 3.5
-cell 16 rayleigh 8 8.5
+cell 64 uma 4.5 5
+cell 32 rayleigh 3.25 3.75
+cell 16 rayleigh 8.25 8.75
 
 # in step and without a waveform: what frames of symbols give with the same energy
-for point in "64 uma 4.75" "32 rayleigh 3.5" "16 rayleigh 8.5"; do
+for point in "64 uma 5" "32 rayleigh 3.75" "16 rayleigh 8.75"; do
     read -r antennas channel snr <<<"$point"
     campaign "symbols-m$antennas" evaluate --receivers jcedd --antennas "$antennas" --channel "$channel" --snr-db "$snr" --frames "$frames" \
         --samples-per-symbol 1 --preamble 0 --guard 0 --timing-offset 0 --cfo-hz 0 --common-cfo-hz 0

@@ -26,6 +26,9 @@ KEPT = 0.999
 SHARPENED, NUDGE, MOST_NUDGES = 2, 0.05, 2.0
 """Steps towards sharper delays, the distance [symbols] of the delays that a step compares, and how many of these it goes at the most."""
 
+STRONG = 0.1
+"""Power over gain from which on a user is taken for active when others are looked for."""
+
 LOUD = 1.1
 """Received power over expected, along a user's waveform, from which on its delay can be told."""
 
@@ -124,9 +127,13 @@ class Candidates:
         total = power.sum(-1)
         expected = obs.activity * obs.users
         most = min(math.ceil(expected + 6 * math.sqrt(expected)) + 4, obs.users)
-        index = (total / gain).argsort(dim=1, descending=True, stable=True)[:, :most].sort(1).values
+        index = _first((total / gain), most)
         rows = torch.arange(len(index), device=index.device)[:, None]
-        delay = (power @ waves.delays / total.clamp_min(1e-12))[rows, index]
+        delay = power @ waves.delays / total.clamp_min(1e-12)
+        delay = delay.scatter(1, index, _sharpened(waves, problem.cov, index, total[rows, index], delay[rows, index]))
+        total, delay, score = _heard_again(waves, problem.cov, index, total, delay, gain)
+        index = _first(score, most)
+        delay = delay[rows, index]
         for _ in range(SHARPENED):
             delay = _sharpened(waves, problem.cov, index, total[rows, index], delay)
         return Candidates(index, delay, rx.to(obs.rows.dtype), _between(waves, index, delay), obs.users)
@@ -156,6 +163,28 @@ class Candidates:
         values = {**info, "delay": self.delay.to(self.rx.real.dtype)}
         shape = (len(self.index), self.users)
         return {name: value.new_full(shape, nothing[name]).scatter(1, self.index, value) for name, value in values.items()}
+
+
+def _first(score: Tensor, most: int) -> Tensor:
+    """The ``most`` users [B C] of largest score [B N], in rising order."""
+    return score.argsort(dim=1, descending=True, stable=True)[:, :most].sort(1).values
+
+
+def _heard_again(waves: Waveforms, cov: Tensor, index: Tensor, power: Tensor, delay: Tensor, gain: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Powers, delays and a score [B N] of all users, the strong ones among the candidates ``index`` [B C] being taken as they are, at
+    delays between those of the book: what the book's own delays leave of them hides who is weak."""
+    rows = torch.arange(len(index), device=index.device)[:, None]
+    strong = torch.zeros_like(power, dtype=torch.bool).scatter(1, index, (power / gain)[rows, index] > STRONG)
+    book = _between(waves, index, delay[rows, index]).mT
+    kept = (power * strong)[rows, index]
+    covariance = (book * kept[:, None, :]) @ book.mH + torch.eye(book.shape[1], dtype=book.dtype, device=book.device)
+    columns = waves.book.flatten(1)
+    image = torch.linalg.solve(covariance, columns.expand(len(cov), -1, -1))
+    precision = (columns.conj() * image).sum(1).real
+    match = (image.conj() * (cov @ image)).sum(1).real
+    ratio, place = (match / precision).unflatten(1, (-1, len(waves.delays))).max(-1)
+    score = torch.where(strong, 1e6 + power / gain, ratio)
+    return power * strong, torch.where(strong, delay, waves.delays[place]), score
 
 
 def _sharpened(waves: Waveforms, cov: Tensor, index: Tensor, power: Tensor, delay: Tensor) -> Tensor:
