@@ -268,3 +268,16 @@ def test_dropped_samples_are_a_gap():
 def test_errors_name_the_cure(options, error, cure):
     with pytest.raises(error, match=cure):
         massaccess.synchronizer(**{**ON_AIR, **options})
+
+
+def test_a_second_run_counts_on():
+    """A flowgraph that starts again: whatever was between is not known, and every frame says its time anew."""
+    tb = Chain()
+    massaccess.run(tb)
+    tb.source.rewind()
+    tb.source.set_data(tb.stream.reshape(-1).tolist(), [tag(0, "rx_time", (5, 0.0))])
+    massaccess.run(tb)
+    numbers = [number for _, number in tb.tags("frame")]
+    assert numbers[-120:] == list(range(120, 240))
+    assert tb.sync.stats()["restarts"] == 1
+    assert tb.sync.stats()["locks"] == 2
