@@ -102,6 +102,18 @@ def test_the_gains_may_be_unknown() -> None:
         Campaign([SystemConfig()], ["jcedd"], frames=1, gains="guessed")
 
 
+def test_the_offsets_of_bursts_may_be_known() -> None:
+    air = ("--samples-per-symbol", "4", "--preamble", "8", "--guard", "8", "--timing-offset", "0.5", "--cfo-hz", "30")
+    arguments = (*SMALL, *air, "--sample-rate-hz", "60e3", "--receivers", "jcedd", "--snr-db", "3", "--active-users", "3")
+    told, found = (document(*arguments, "--offsets", offsets) for offsets in ("known", "unknown"))
+    assert told["offsets"] == told["results"][0]["offsets"] == "known"
+    assert told["results"][0]["nmse_db"] < found["results"][0]["nmse_db"]
+    with pytest.raises(ConfigError, match="--samples-per-symbol"):
+        Campaign([SystemConfig()], ["jcedd"], frames=1, offsets="known")
+    with pytest.raises(UnknownNameError, match="known, unknown"):
+        Campaign([SystemConfig()], ["jcedd"], frames=1, offsets="guessed")
+
+
 def test_config_file_and_overrides(tmp_path) -> None:
     path = tmp_path / "system.toml"
     path.write_text('[system]\nusers = 9\nrows = 2\ncolumns = 2\npilot_len = 7\ndata_len = 0\nchannel = "rayleigh"\n')

@@ -1,12 +1,13 @@
 """The air between users and an array, with the waveform: frames of symbols in, samples of the array out."""
 
 import numpy as np
-import pmt
+from gnuradio import blocks, gr
 
 from ._array import Emitter, buffer_samples, system_of
-from ._base import FrameBlock, guarded, item
+from ._base import FrameBlock, guarded, io_signature, item, item_bytes
 
 FRAMES_AT_ONCE = 4
+BUFFER_FRAMES = 64
 IMPAIRMENTS = (
     "phase_noise_hz",
     "path_loss_db",
@@ -20,7 +21,7 @@ IMPAIRMENTS = (
 )
 
 
-class air_simulator(FrameBlock):
+class air_simulator(gr.hier_block2):
     """Bursts of all users on the air, one slot a frame: pulses, timing and carrier offsets, block fading, noise, and imperfect hardware.
 
     In: [pilot_len + data_len, users] an item, of a `population`; a preamble is put in front. Out 0: samples of the array, items of
@@ -81,21 +82,39 @@ class air_simulator(FrameBlock):
         from massaccess.forward.impairments import Impairments, Overflows
 
         config = system_of(given)
-        super().__init__(
-            "massaccess_air_simulator",
-            in_sig=[item(np.complex64, config.frame_len, users)],
-            out_sig=[item(np.complex64, config.antennas), item(np.complex64, users, config.antennas)],
-            required_outputs=1,
-        )
+        frames = item(np.complex64, config.frame_len, users)
+        outputs = [item(np.complex64, config.antennas), item(np.complex64, users, config.antennas)]
+        gr.hier_block2.__init__(self, "massaccess_air_simulator", io_signature([frames]), io_signature(outputs))
         self.config = config
         self.air = Air(config, seed, Impairments(**{name: given[name] for name in IMPAIRMENTS}))
-        slot = config.burst.slot_samples
-        self.set_min_output_buffer(0, buffer_samples(config.antennas, 2 * slot))
-        self.set_min_output_buffer(1, 64)
-        self._losses = Overflows(overflow_chance, overflow_samples, slot, seed) if overflow_chance else None
+        losses = Overflows(overflow_chance, overflow_samples, config.burst.slot_samples, seed) if overflow_chance else None
+        self._waves, self._truth = Waves(self.air, losses, frames, outputs[0]), Truth(self.air, frames, outputs[1])
+        self._ends = [blocks.null_sink(item_bytes(signature)) for signature in outputs]  # an output may stay unconnected
+        for port, (block, end) in enumerate(zip((self._waves, self._truth), self._ends, strict=True)):
+            self.connect(self, block, (self, port))
+            self.connect(block, end)
+
+    @property
+    def overflows(self):
+        """Gaps so far."""
+        return self._waves.overflows
+
+    @property
+    def lost_samples(self):
+        """Samples that fell into them."""
+        return self._waves.lost_samples
+
+
+class Waves(FrameBlock):
+    """Frames in, samples of the array out: a slot each."""
+
+    def __init__(self, air, losses, frames, samples):
+        super().__init__("massaccess_air", in_sig=[frames], out_sig=[samples])
+        self._air, self._losses, self._config = air, losses, air.config
+        config = air.config
+        self.set_min_output_buffer(0, buffer_samples(config.antennas, 2 * air.slot_samples))
         self._out = Emitter(self, config, {"rx_rate": config.sample_rate_hz, "rx_freq": config.carrier_hz})
         self._index = self._heard = 0
-        self._truths = []
         self._held = 0  # frames that are on the air, and still lie in the input
         self.overflows = self.lost_samples = 0
 
@@ -106,34 +125,26 @@ class air_simulator(FrameBlock):
     @guarded
     def general_work(self, input_items, output_items):
         if not self._held:
-            self._take(input_items[0], wants_truth=len(output_items) > 1)
-        if len(output_items) > 1:
-            self._tell(output_items[1])
-        self.produce(0, self._out.write(output_items[0]))
-        if not self._out.waiting and not self._truths:  # not before: a block whose input is at its end is not called again
+            self._take(input_items[0][:FRAMES_AT_ONCE])
+        done = self._out.write(output_items[0])
+        if not self._out.waiting:  # not before: a block whose input is at its end is not called again
             self.consume(0, self._held)
             self._held = 0
-        return -2  # produced by hand: ports go at rates of their own
+        return done
 
-    def _take(self, items, wants_truth):
+    def _take(self, items):
         import torch
 
-        count = min(len(items), FRAMES_AT_ONCE)
-        if not count:
-            return
-        indices = self.frame_indices(0, count)
+        indices = self.frame_indices(0, len(items))
         jumps = np.flatnonzero(np.diff(indices) != 1) + 1
-        count = int(jumps[0]) if len(jumps) else count
-        self._next_frame[0] = int(indices[0]) + count
-        first = int(indices[0])
-        if first != self.air.slot:
-            self.air.restart(first)
-            self._index = self._heard = first * self.air.slot_samples
+        count, first = int(jumps[0]) if len(jumps) else len(items), int(indices[0])
+        self._next_frame[0] = first + count
+        if first != self._air.slot:
+            self._air.restart(first)
+            self._index = self._heard = first * self._air.slot_samples
         with torch.inference_mode():
-            frames = torch.from_numpy(items[:count].reshape(count, self.config.frame_len, self.config.users))
-            self._emit(self.air.push_frames(frames))
-            if wants_truth:
-                self._truths += [(number, self.air.truth(number).channel.numpy()) for number in range(first, first + count)]
+            frames = torch.from_numpy(items[:count].reshape(count, self._config.frame_len, self._config.users))
+            self._emit(self._air.push_frames(frames))
         self._held = count
 
     def _emit(self, samples):
@@ -145,10 +156,21 @@ class air_simulator(FrameBlock):
             self._heard = index + len(piece)
             self._out.add(index, piece.numpy())
 
-    def _tell(self, out):
-        count = min(len(out), len(self._truths))
-        for row, (number, channel) in enumerate(self._truths[:count]):
-            out[row] = channel.reshape(out[row].shape)
-            self.add_item_tag(1, self.nitems_written(1) + row, pmt.intern("frame"), pmt.from_uint64(number))
-        del self._truths[:count]
-        self.produce(1, count)
+
+class Truth(FrameBlock):
+    """Frames in, the channels that they go through out."""
+
+    def __init__(self, air, frames, channels):
+        super().__init__("massaccess_air_truth", in_sig=[frames], out_sig=[channels])
+        self.set_min_output_buffer(0, BUFFER_FRAMES)
+        self._air = air
+
+    @guarded
+    def general_work(self, input_items, output_items):
+        count = min(len(input_items[0]), len(output_items[0]))
+        indices = self.frame_indices(0, count)
+        for row, number in enumerate(indices.tolist()):
+            output_items[0][row] = self._air.truth(number).channel.reshape(-1).numpy()
+        self.tag_frames(0, indices)
+        self.consume(0, count)
+        return count

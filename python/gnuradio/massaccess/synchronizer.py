@@ -182,20 +182,20 @@ class SlotSource(FrameBlock):
 
     @guarded
     def general_work(self, input_items, output_items):
-        while not self._pending:
+        while not self._pending:  # whoever returns without an item is not called again for a quarter of a second
             chunk = None if self._queue.stopped else self._queue.take()
             if chunk is None:
                 self._pending.extend([] if self._queue.stopped else self.engine.flush())
                 if not self._pending:
                     self._publish()
                     return -1
-            elif not chunk:
-                break  # nothing for a while; a source that gives nothing is not called again for a quarter of a second
-            else:
+            elif chunk:
                 self._carried += chunk.tags
                 self._pending.extend(self.engine.push(chunk.samples, time=chunk.time, rate=chunk.rate, freq=chunk.freq))
             if time.monotonic() - self._published > STATS_SECONDS:
                 self._publish()
+            if not chunk:
+                break
         return self._emit(output_items[0])
 
     def stats(self):
@@ -234,9 +234,10 @@ class SlotSource(FrameBlock):
 
     def _changes(self, frame):
         """Tags of a frame that say something new."""
-        told = {"rx_time": frame.time} if frame.told else {}
+        time = max(frame.time, (0, 0.0))  # slot 0 may be found a fraction of a sample before time 0, and rx_time has no sign
+        told = {"rx_time": time} if frame.told else {}
         if not self._told_rate:
-            told |= {"rx_time": frame.time, "rx_rate": float(self.engine.rate)}
+            told |= {"rx_time": time, "rx_rate": float(self.engine.rate)}
             self._told_rate = True
         if frame.freq is not None and frame.freq != self._freq:
             told["rx_freq"] = self._freq = float(frame.freq)
