@@ -7,6 +7,7 @@ import dataclasses
 import pytest
 import torch
 
+from massaccess.activity import candidates
 from massaccess.activity.angular import AngularCovariance
 from massaccess.activity.candidates import Candidates, Waveforms, _between, waveforms
 from massaccess.core import SystemConfig
@@ -63,6 +64,23 @@ def test_active_users_are_among_the_candidates_with_their_delays():
     assert near.index.shape[1] < AIR.users
     delay = near.everybody({})["delay"]
     assert float((delay - frame.delay)[frame.active].square().mean().sqrt()) < 0.08
+
+
+def test_a_closer_look_sharpens_the_delays(monkeypatch):
+    frame, seen = Simulation(AIR.replace(snr_db=15.0), 1).frames(0, 16)
+
+    def error() -> float:
+        delay = Candidates.of(seen).everybody({})["delay"]
+        return float((delay - frame.delay)[frame.active].square().mean().sqrt())
+
+    sharp = error()
+    monkeypatch.setattr(candidates, "SHARPENED", 0)
+    assert sharp < 0.8 * error()
+
+
+def test_data_beyond_the_pilots_are_not_needed():
+    frame, seen = Simulation(AIR.replace(data_len=0), 1).frames(0, 16)
+    assert int((AngularCovariance()(seen).active != frame.active).sum()) <= 1
 
 
 def test_out_of_step_users_are_detected_and_their_delays_told():

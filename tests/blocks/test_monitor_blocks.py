@@ -115,3 +115,19 @@ def test_listeners_get_what_the_monitor_says(config, watched):
             assert np.isnan(message["antenna_power_db"]).all()
             assert message["counters"].shape == (count, len(COUNTERS))
     assert sum(len(message["frame"]) for message in messages) == 32
+
+
+def test_a_base_station_that_publishes_tells_users_and_counters(config):
+    """Bursts through a simulated air: the publisher's monitor hears of the synchronizer, the receiver and the decoder."""
+    air = {"samples_per_symbol": 4, "preamble_len": 16, "guard_len": 8, "sample_rate_hz": 1e6}
+    config = config.replace(**air, pilot_len=16, data_len=40, snr_db=10.0, code="conv")
+    tb = massaccess.station(
+        "sim", config, "covariance+lmmse-lmmse", where={"frames": 64}, publish="tcp://127.0.0.1:*", threads=1, max_batch=4
+    )
+    massaccess.run(tb)
+    assert tb.payloads.stats()["payloads"] > 0.9 * 64 * 3
+    state = tb.monitor.state()
+    assert set(tb.publisher.more) == set(FIELDS)
+    assert np.nanmax(state["user_error_db"]) < -5
+    assert np.nanmax(np.abs(state["user_drift_deg"])) < 20
+    assert np.isfinite(state["user_error_db"]).sum() >= 12

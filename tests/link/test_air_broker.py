@@ -20,6 +20,7 @@ from massaccess.core import SystemConfig
 from massaccess.errors import ConfigError
 from massaccess.forward.air import Air
 from massaccess.forward.simulate import BLOCK, Population
+from massaccess.link import air_broker
 from massaccess.link.air_array import ArrayLine
 from massaccess.link.air_broker import Broker
 from massaccess.link.air_report import SlotReport
@@ -337,6 +338,29 @@ def test_a_base_station_that_is_started_again_goes_on(tmp_path):
             second = gather(line, 10 * SIZE)
     assert second[0][0] >= first[-1][0] + len(first[-1][1])
     assert second[0][0] - first[-1][0] - len(first[-1][1]) <= 8192  # what was on its way
+
+
+def test_a_base_station_that_stalls_holds_the_air_and_loses_nothing(tmp_path, monkeypatch):
+    monkeypatch.setattr(air_broker, "QUIET_SECONDS", 0.2)
+    air = Air(CONFIG, 3)
+    expected = torch.cat([air.push(nominal(CONFIG, SLOTS)), air.flush()]).numpy()
+    with (
+        users(tmp_path, slots=SLOTS) as there,
+        Broker(CONFIG, there, f"ipc://{tmp_path}/base", seed=3, slots=SLOTS, chunk=2) as broker,
+        running(broker.step),
+        ArrayLine(broker.endpoint, CONFIG.antennas, most=SIZE) as line,
+    ):
+        found = gather(line, 10 * SIZE)
+        while not broker.counters()["base_silent"]:
+            time.sleep(0.05)
+        slot = broker.slot
+        assert slot < SLOTS / 2
+        time.sleep(0.2)
+        assert broker.slot == slot
+        found += gather(line, 10**9)
+    np.testing.assert_array_equal(np.concatenate([part for _, part in found]), expected)
+    assert [event.what for event in broker.events] == ["asks for nothing", "is back"]
+    assert broker.counters()["silent_slots"] == 0
 
 
 def test_what_cannot_be_is_refused(tmp_path):

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from massaccess.errors import UnknownNameError
 from massaccess.forward.modulation import MODULATIONS as LIBRARY
 from massaccess.forward.modulation import constellation
-from massaccess.link.monitor import FIELDS, MODULATIONS, UserTrack, blank, nearest
+from massaccess.link.monitor import COUNTERS, FIELDS, MODULATIONS, UserTrack, blank, nearest
 
 
 def sent(modulation, users, length, seed=0):
@@ -59,3 +61,9 @@ def test_what_is_not_known_is_not_a_number():
     assert state["antenna_verdict"].tolist() == [255, 255]
     with pytest.raises(UnknownNameError, match="qpsk"):
         UserTrack(2, "8psk")
+
+
+def test_the_page_names_every_array_and_counter():
+    page = (Path(__file__).resolve().parents[2] / "docs/coded_payloads.md").read_text()
+    for name in (*FIELDS, *COUNTERS):
+        assert name in page

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from massaccess.core import Frame, Observation, SystemConfig
+from massaccess.errors import ConfigError
 from massaccess.estimation.estimate import ChannelEstimate
 from massaccess.forward.modulation import constellation
 from massaccess.forward.simulate import Simulation
@@ -136,6 +137,13 @@ def test_frames_do_not_depend_on_their_company():
     together, alone = receiver(seen), receiver(seen.only(torch.tensor([4])))
     torch.testing.assert_close(together.symbols[4:5], alone.symbols, atol=1e-3, rtol=1e-3)
     torch.testing.assert_close(together.info["delay"][4:5], alone.info["delay"], atol=1e-4, rtol=1e-3)
+
+
+def test_levels_of_converters_are_not_looked_for_behind_the_matched_filter():
+    _, seen = Simulation(AIR.replace(adc_bits=1), 1).frames(0, 2)
+    with pytest.raises(ConfigError, match="jcedd"):
+        create("onebit")(seen)
+    assert create("jcedd")(seen).symbols is not None
 
 
 def test_symbols_that_are_known_stay_as_they_are():

@@ -7,6 +7,7 @@ GNU Radio's own package finds this one.
 from ._base import failures as failures
 from ._base import run as run
 from ._fec import fec_decoder as fec_decoder
+from ._transmission import transmission as transmission
 from .access_point import access_point as access_point
 from .activity_detector import activity_detector as activity_detector
 from .air_monitor import air_monitor as air_monitor
@@ -34,6 +35,7 @@ from .sample_packer import sample_packer as sample_packer
 from .sample_unpacker import sample_unpacker as sample_unpacker
 from .sigmf_recorder import sigmf_recorder as sigmf_recorder
 from .sigmf_replay import sigmf_replay as sigmf_replay
+from .station import source_options as source_options
 from .station import station as station
 from .supervisor import supervisor as supervisor
 from .synchronizer import synchronizer as synchronizer
@@ -82,4 +84,4 @@ BLOCKS = (
     "zmq_sample_publisher",
 )
 
-__all__ = [*BLOCKS, "capture", "failures", "fec_decoder", "run", "station", "uplink"]
+__all__ = [*BLOCKS, "capture", "failures", "fec_decoder", "run", "source_options", "station", "transmission", "uplink"]

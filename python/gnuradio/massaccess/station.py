@@ -1,7 +1,10 @@
 """The base station: samples of an array from wherever they come, through synchronizer and receiver, to whoever listens."""
 
+import inspect
+
 from gnuradio import gr
 
+from ._array import SYSTEM_FIELDS
 from .air_simulator import air_simulator
 from .air_source import air_source
 from .array_corrector import array_corrector
@@ -116,6 +119,15 @@ class station(gr.top_block):
         if found != config.antennas:
             raise ConfigError(f"the radios have {found} channels and the array {config.antennas} antennas: pass rows and columns to match")
         return radio, config
+
+
+def source_options(source):
+    """Parameters of a source's block that `station` takes in ``where``, with their defaults."""
+    from .usrp_array_source import usrp_array_source
+
+    block = {"sim": air_simulator, "zmq": air_source, "sigmf": array_replay, "uhd": usrp_array_source}[source]
+    found = {name: item.default for name, item in inspect.signature(block.__init__).parameters.items() if name != "self"}
+    return {name: value for name, value in found.items() if name not in SYSTEM_FIELDS and name != "seed"}
 
 
 def _check(config, source):

@@ -23,6 +23,12 @@ LEAKS = 6
 KEPT = 0.999
 """Of the energy of all waveforms, in the dimensions that are kept."""
 
+SHARPENED, NUDGE, MOST_NUDGES = 2, 0.05, 2.0
+"""Steps towards sharper delays, the distance [symbols] of the delays that a step compares, and how many of these it goes at the most."""
+
+LOUD = 1.1
+"""Received power over expected, along a user's waveform, from which on its delay can be told."""
+
 SWEEPS, TOLERANCE, CEILING = 12, 1e-2, 10.0
 SILENT_DB = 60.0
 """By how much candidates lie above users that are none: as log odds, in decibels."""
@@ -47,10 +53,12 @@ class Waveforms:
         tail = pilots.new_zeros(burst.data_len, pilots.shape[1])
         head = preamble(burst).to(pilots)[:, None].expand(-1, pilots.shape[1])
         known = _waves(torch.cat([head, pilots, tail]), burst, delays)[:, first:last]
-        data = pilots.new_zeros(burst.symbols, min(LEAKS, burst.data_len))
-        data[burst.known :][: data.shape[1]].fill_diagonal_(1)
-        leak = _waves(data, burst, delays)[:, first:last].movedim(0, 1).flatten(1)
-        noise = noise_var * torch.eye(last - first, dtype=leak.dtype, device=leak.device) + power / len(delays) * leak @ leak.mH
+        noise = noise_var * torch.eye(last - first, dtype=known.dtype, device=known.device)
+        if burst.data_len:
+            data = pilots.new_zeros(burst.symbols, min(LEAKS, burst.data_len))
+            data[burst.known :][: data.shape[1]].fill_diagonal_(1)
+            leak = _waves(data, burst, delays)[:, first:last].movedim(0, 1).flatten(1)
+            noise = noise + power / len(delays) * leak @ leak.mH
         values, vectors = torch.linalg.eigh(noise)
         white = (vectors * values.rsqrt()) @ vectors.mH
         known = white @ known.movedim(0, 1).flatten(1)
@@ -119,6 +127,8 @@ class Candidates:
         index = (total / gain).argsort(dim=1, descending=True, stable=True)[:, :most].sort(1).values
         rows = torch.arange(len(index), device=index.device)[:, None]
         delay = (power @ waves.delays / total.clamp_min(1e-12))[rows, index]
+        for _ in range(SHARPENED):
+            delay = _sharpened(waves, problem.cov, index, total[rows, index], delay)
         return Candidates(index, delay, rx.to(obs.rows.dtype), _between(waves, index, delay), obs.users)
 
     def observation(self, obs: Observation) -> Observation:
@@ -146,6 +156,26 @@ class Candidates:
         values = {**info, "delay": self.delay.to(self.rx.real.dtype)}
         shape = (len(self.index), self.users)
         return {name: value.new_full(shape, nothing[name]).scatter(1, self.index, value) for name, value in values.items()}
+
+
+def _sharpened(waves: Waveforms, cov: Tensor, index: Tensor, power: Tensor, delay: Tensor) -> Tensor:
+    """Delays [B C] after one step to where the likelihood of each user's waveform, next to the others of ``power`` [B C], is largest: the
+    top of the parabola through three delays. Users that show no power keep theirs."""
+    reach = float(waves.delays[-1])
+    near = torch.stack([_between(waves, index, delay + shift * NUDGE) for shift in (-1, 0, 1)], 2)  # [B C 3 E]
+    book = near[:, :, 1].mT
+    covariance = (book * power[:, None, :]) @ book.mH + torch.eye(book.shape[1], dtype=book.dtype, device=book.device)
+    image = torch.linalg.solve(covariance, near.flatten(1, 2).mT).mT.unflatten(1, near.shape[1:3])
+    own, rest = image[:, :, 1], (1 - power * (book.mT.conj() * image[:, :, 1]).sum(-1).real).clamp_min(1e-6)
+    cross = (own[:, :, None].conj() * near).sum(-1)
+    image = image + (power / rest)[..., None, None] * cross[..., None] * own[:, :, None]  # as without the user's own power
+    precision = (near.conj() * image).sum(-1).real
+    match = (image.conj() * (image @ cov.mT[:, None])).sum(-1).real
+    ratio = (match / precision).clamp_min(1 + 1e-6)
+    value = ratio - ratio.log()
+    slope, bend = (value[..., 2] - value[..., 0]) / 2, value[..., 0] - 2 * value[..., 1] + value[..., 2]
+    step = torch.where(bend < 0, -slope / bend.clamp_max(-1e-9), slope.sign()).clamp(-MOST_NUDGES, MOST_NUDGES) * NUDGE
+    return torch.where(ratio[..., 1] > LOUD, delay + step, delay).clamp(-reach, reach)
 
 
 def _between(waves: Waveforms, index: Tensor, delay: Tensor) -> Tensor:

@@ -19,6 +19,20 @@ from ..forward.pilots import PILOT_KINDS
 MAX_THREADS = 1024  # OpenMP ends the process when asked for more than memory holds
 
 
+ON_AIR = SystemConfig(  # what verbs with a waveform take where nothing is said
+    pilot_len=32,
+    data_len=96,
+    activity=0.125,
+    samples_per_symbol=4,
+    preamble_len=16,
+    guard_len=8,
+    timing_offset=0.5,
+    cfo_hz=250.0,
+    common_cfo_hz=2000.0,
+    sample_rate_hz=1e6,
+)
+
+
 class Bits(click.ParamType):
     """A number of converter bits, or ``inf``."""
 
@@ -76,17 +90,19 @@ SYSTEM = (  # option, field of SystemConfig, type, help
 )
 
 
-def system_options(*, lists: Mapping[str, click.ParamType] | None = None) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+def system_options(
+    *, lists: Mapping[str, click.ParamType] | None = None, default: SystemConfig | None = None
+) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Adds --config, a file, and an option for each line of `SYSTEM`; one that is not given leaves the configuration as it is.
 
-    ``lists`` gives some fields another type, for verbs that take several values of them.
+    ``lists`` gives some fields another type, for verbs that take several values of them; ``default`` is what the help shows.
     """
-    defaults, special = SystemConfig(), lists or {}
+    defaults, special = default or SystemConfig(), lists or {}
 
     def add(command: Callable[..., Any]) -> Callable[..., Any]:
         for flag, name, kind, text in reversed(SYSTEM):
-            default = getattr(defaults, name)
-            note = f"  [default: {'inf' if name == 'adc_bits' else default}]" if default is not None or name == "adc_bits" else ""
+            value = getattr(defaults, name)
+            note = f"  [default: {'inf' if name == 'adc_bits' else value}]" if value is not None or name == "adc_bits" else ""
             command = click.option(flag, name, type=special.get(name, kind), default=None, help=text + note)(command)
         file = click.Path(exists=True, dir_okay=False, path_type=Path)
         return click.option("--config", "config_path", type=file, help="TOML file with a [system] table; options override it.")(command)
@@ -94,9 +110,9 @@ def system_options(*, lists: Mapping[str, click.ParamType] | None = None) -> Cal
     return add
 
 
-def configure(path: Path | None, options: dict[str, Any]) -> SystemConfig:
-    """Takes the options that describe the system out of ``options``, and lays them over the file, or over the defaults."""
-    config = SystemConfig() if path is None else SystemConfig.from_toml(path)
+def configure(path: Path | None, options: dict[str, Any], default: SystemConfig | None = None) -> SystemConfig:
+    """Takes the options that describe the system out of ``options``, and lays them over the file, or over the ``default``."""
+    config = (default or SystemConfig()) if path is None else SystemConfig.from_toml(path)
     changes = {name: options.pop(name) for _, name, _, _ in SYSTEM}
     changes = {name: value for name, value in changes.items() if value is not None}
     if "antennas" in changes:

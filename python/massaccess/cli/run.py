@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from rich.console import Console
 
 from .. import __version__
 from ..core import SystemConfig
-from ..errors import MassaccessError
+from ..errors import ConfigError, MassaccessError, unknown
 from ..priors.gain_memory import GAINS
 from ._json import json_option, write_json
 from ._live import RATES, counters, explain, final_table, finish, labelled, payload_facts, streaming_facts, watch
@@ -99,6 +99,9 @@ def streaming_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.option("--record", metavar="PATH", default="", help="Record what the receiver sees, as SigMF.")
 @click.option("--packed", is_flag=True, help="Send and record the converters' bits, not samples; needs --adc-bits.")
 @click.option("--overwrite", is_flag=True, help="Let --record replace a recording of that name.")
+@click.option(
+    "--set", "settings", multiple=True, metavar="NAME=VALUE", help="Parameter of air_simulator, with a waveform. Repeat for more."
+)
 @streaming_options
 def command(config_path: Path | None, json_path: Path | None, traceback: bool, **options: Any) -> None:
     """Stream simulated frames through a GNU Radio flowgraph and report how well they are received.
@@ -108,7 +111,10 @@ def command(config_path: Path | None, json_path: Path | None, traceback: bool, *
     config = configure(config_path, options)
     radio = blocks()
     frames, seed = options["frames"], options["seed"]
-    tb = radio.uplink(config, **options)
+    air = parameters(options.pop("settings"), radio.source_options("sim"), "the air")
+    if air and not config.burst:
+        raise ConfigError(f"{', '.join(air)} is of the air, and frames are symbols: pass --samples-per-symbol 4 (and --guard 8) as well")
+    tb = radio.uplink(config, **options, air=air)
     name = tb.receiver.stats()["receiver"]
     try:
         outcome = watch(
@@ -123,6 +129,30 @@ def command(config_path: Path | None, json_path: Path | None, traceback: bool, *
     if json_path is not None:
         write_json(json_path, document(config, seed, facts, rates))
     finish(outcome)
+
+
+def parameters(settings: Iterable[str], known: Mapping[str, Any], of: str) -> dict[str, Any]:
+    """What NAME=VALUE settings say, as the types of the ``known`` parameters have it."""
+    found = {}
+    for setting in settings:
+        name, equals, text = setting.partition("=")
+        if name not in known:
+            raise unknown(f"parameter of {of}", name, known)
+        if not equals:
+            raise ConfigError(f"--set {setting}: pass NAME=VALUE")
+        found[name] = _value(name, text, known[name])
+    return found
+
+
+def _value(name: str, text: str, default: Any) -> Any:
+    if isinstance(default, bool):
+        if text.lower() not in ("true", "false"):
+            raise ConfigError(f"{name} is {text!r}: pass true or false")
+        return text.lower() == "true"
+    try:
+        return type(default)(text)
+    except ValueError:
+        raise ConfigError(f"{name} is {text!r}: pass a number such as {default}") from None
 
 
 def blocks() -> Any:

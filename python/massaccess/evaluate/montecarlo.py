@@ -311,5 +311,6 @@ def best_threshold(scores: torch.Tensor, truth: torch.Tensor) -> float:
 
 def frame_to(frame: Frame, device: torch.device) -> Frame:
     """The truth on another device."""
-    values = {item.name: getattr(frame, item.name) for item in fields(frame)}
-    return Frame(**{name: value.to(device) if isinstance(value, torch.Tensor) else value for name, value in values.items()})
+    tensors = {item.name: getattr(frame, item.name) for item in fields(frame)}
+    moved: dict[str, Any] = {name: value.to(device) for name, value in tensors.items() if isinstance(value, torch.Tensor)}
+    return replace(frame, **moved)

@@ -21,6 +21,7 @@ from ..errors import unknown
 
 MODULATIONS = ("qpsk", "16qam")
 MEMORY = 0.9  # weight of what was heard before, for each frame of a user
+TINY = 1e-9
 UNHEARD = 255  # verdict of an antenna that nobody has looked at
 COUNTERS = {
     "frames": "frames that came off the air, or out of the simulation",
@@ -86,7 +87,7 @@ class UserTrack:
             if len(users) and symbols.shape[1] >= 2:
                 sent = nearest(symbols[row][:, users], self.modulation)
                 error = np.abs(symbols[row][:, users] - sent) ** 2
-                self._blend(self._error, users, error.mean(0) / np.mean(np.abs(sent) ** 2, 0))
+                self._blend(self._error, users, error.mean(0) / np.maximum(np.mean(np.abs(sent) ** 2, 0), TINY))
                 self._blend(self._turn, users, turn(symbols[row][:, users] * sent.conj()))
                 self.heard[users] += 1
 
@@ -141,10 +142,10 @@ def array_line(verdicts: np.ndarray) -> str:
 
 
 def counter_line(values: np.ndarray) -> str:
-    """Counters [len(COUNTERS)] in words; those that nobody said are left out.
+    """Counters in words, in the order of `COUNTERS`; those that nobody said are left out.
 
     >>> counter_line(np.array([12.0, 0, *[np.nan] * 6, -1500.5, np.nan]))
     'frames 12, missing 0, cfo_hz -1500'
     """
-    told = [(name, value) for name, value in zip(COUNTERS, values, strict=True) if np.isfinite(value)]
+    told = [(name, value) for name, value in zip(COUNTERS, values, strict=False) if np.isfinite(value)]
     return ", ".join(f"{name} {value:.0f}" if value == round(value) else f"{name} {value:.4g}" for name, value in told)
