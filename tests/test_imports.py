@@ -40,7 +40,12 @@ BLOCKS_MAY_USE = {
     "synchronisation",
 }
 BLOCKS_MAY_USE |= {"priors.gain_memory", "evaluate.metrics"}  # modules, of layers that they may not use
-USES_GNURADIO = {"massaccess.cli.run", "massaccess.cli.receive", "massaccess.cli.doctor"}  # inside functions only
+USES_GNURADIO = {
+    "massaccess.cli.run",
+    "massaccess.cli.receive",
+    "massaccess.cli.doctor",
+    "massaccess.cli.calibrate",
+}  # inside functions only
 RADIO = {"gnuradio", "pmt"}
 
 

@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 pytest.importorskip("gnuradio.grc", reason="GNU Radio Companion is not installed")
 
@@ -162,6 +163,51 @@ def test_the_one_bit_link_reports_both_receivers_of_the_same_frames(compiled):
     assert "allocate" not in done.stderr
 
 
+def report_of(done):
+    assert done.returncode == 0, done.stderr
+    return dict(line.split(": ", 1) for line in done.stdout.splitlines() if ": " in line)
+
+
+def test_a_simulated_array_is_calibrated_and_looked_at(compiled, tmp_path):
+    path = str(tmp_path / "array.toml")
+    found = report_of(run(str(compiled / "usrp_calibrate_sim_nogui.py"), "--path", path, cwd=tmp_path))
+    assert float(found["residual"].split()[0]) < 1 < 60 < float(found["uncalibrated"].split()[0])
+    seen = report_of(run(str(compiled / "usrp_calibration_view_sim_nogui.py"), "--path", path, "--vectors", "200000", cwd=tmp_path))
+    assert float(seen["corrected"].split()[0]) < 1 < 60 < float(seen["as they are"].split()[0])
+    assert seen["calibration"] in found["calibration"]
+    assert seen["health"].split() == ["ok"] * 16
+    foreign = run(str(compiled / "usrp_calibration_view_sim_nogui.py"), "--path", path, "--freq", "2.4e9", cwd=tmp_path)
+    assert foreign.returncode == 1
+    assert "for another frequency" in foreign.stderr
+
+
+def test_the_simulated_receive_chain_finds_its_users(compiled, tmp_path):
+    found = report_of(run(str(compiled / "usrp_receive_sim_nogui.py"), "--frames", "12", cwd=tmp_path))
+    assert found["health"].split() == ["ok"] * 16
+    assert found["locked"] == "True"
+    assert int(found["packets"]) > 20
+
+
+def test_usrp_flowgraphs_without_hardware_name_their_twin(compiled, tmp_path):
+    pytest.importorskip("gnuradio.uhd", reason="GNU Radio came without UHD")
+    done = run(str(compiled / "usrp_calibrate_nogui.py"), "--addresses", "127.0.0.1", cwd=tmp_path)
+    assert done.returncode == 1
+    assert "no USRP answers to 'addr0=127.0.0.1" in done.stderr
+    assert "flowgraphs have a twin, NAME_sim" in done.stderr
+
+
+def test_usrp_flowgraphs_and_their_twins_differ_in_the_source_alone():
+    """Except usrp_receive, whose twin has users as well."""
+    for name in [name for name in GRAPHS if name.startswith("usrp_cal") and "_sim" not in name]:
+        stem, nogui = (name.removesuffix("_nogui"), "_nogui") if name.endswith("_nogui") else (name, "")
+        own, twin = (yaml.safe_load((FOLDER / f"{each}.grc").read_text()) for each in (name, f"{stem}_sim{nogui}"))
+        assert own["connections"] == twin["connections"]
+        blocks, twins = ({block["name"]: block for block in graph["blocks"]} for graph in (own, twin))
+        assert {block for block in blocks if blocks[block] != twins[block]} == {"source", "addresses"}
+    own, twin = (yaml.safe_load((FOLDER / f"usrp_receive{each}_nogui.grc").read_text()) for each in ("", "_sim"))
+    assert all(wire in twin["connections"] for wire in own["connections"])
+
+
 def test_what_is_recorded_can_be_replayed(compiled, tmp_path):
     recorded = run(str(compiled / "record_nogui.py"), "--frames", "16", "--path", str(tmp_path / "air"), cwd=tmp_path)
     assert recorded.returncode == 0, recorded.stderr
@@ -178,6 +224,42 @@ def test_a_poisoned_model_ends_the_program_with_a_reason(compiled):
     done = run("-c", program, cwd=compiled)
     assert done.returncode == 1
     assert "failed: ZeroDivisionError: the model is poisoned" in done.stderr
+
+
+PHASES = """
+import importlib.util, sys
+sys.argv = ["x", "--path", {file!r}]
+specification = importlib.util.spec_from_file_location("view", {path!r})
+program = importlib.util.module_from_spec(specification)
+specification.loader.exec_module(program)
+from PyQt5 import Qt
+def look():
+    (window,) = [widget for widget in Qt.QApplication.topLevelWidgets() if isinstance(widget, program.usrp_calibration_view_sim)]
+    if window.after.rms_deg < 2:
+        picture = window.grab().toImage()
+        places = [(x, y) for x in range(picture.width()) for y in range(picture.height())]
+        blue = [place for place in places if Qt.QColor(picture.pixel(*place)).getRgb()[:3] == (0, 0, 255)]
+        print("blue", len(blue))
+        if len(blue) > 400:
+            window.close()
+def execute(*application):
+    timer = Qt.QTimer()
+    timer.timeout.connect(look)
+    timer.start(300)
+    return original()
+original, Qt.QApplication.exec_ = Qt.QApplication.exec_, execute
+program.main()
+"""
+
+
+def test_the_window_of_phases_shows_them(compiled, tmp_path):
+    pytest.importorskip("PyQt5", reason="Qt is not installed")
+    file = str(tmp_path / "array.toml")
+    report_of(run(str(compiled / "usrp_calibrate_sim_nogui.py"), "--path", file, cwd=tmp_path))
+    program = PHASES.format(file=file, path=str(compiled / "usrp_calibration_view_sim.py"))
+    done = run("-c", program, cwd=compiled, QT_QPA_PLATFORM="offscreen")
+    assert done.returncode == 0, done.stderr
+    assert "corrected: 0." in done.stdout
 
 
 WINDOW = """

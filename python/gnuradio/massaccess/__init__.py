@@ -6,6 +6,7 @@ GNU Radio's own package finds this one.
 
 from ._base import failures as failures
 from ._base import run as run
+from ._transmission import transmission as transmission
 from .access_point import access_point as access_point
 from .activity_detector import activity_detector as activity_detector
 from .air_simulator import air_simulator as air_simulator
@@ -13,6 +14,7 @@ from .air_source import air_source as air_source
 from .array_calibrator import array_calibrator as array_calibrator
 from .array_corrector import array_corrector as array_corrector
 from .array_health import array_health as array_health
+from .array_phases import array_phases as array_phases
 from .array_recorder import array_recorder as array_recorder
 from .array_replay import array_replay as array_replay
 from .array_splitter import array_splitter as array_splitter
@@ -53,6 +55,7 @@ BLOCKS = (
     "array_health",
     "array_recorder",
     "array_replay",
+    "array_phases",
     "array_splitter",
     "burst_transmitter",
     "channel_simulator",
@@ -78,4 +81,4 @@ BLOCKS = (
     "zmq_sample_publisher",
 )
 
-__all__ = [*BLOCKS, "capture", "failures", "fec_decoder", "run", "source_options", "station", "uplink"]
+__all__ = [*BLOCKS, "capture", "failures", "fec_decoder", "run", "source_options", "station", "transmission", "uplink"]

@@ -97,7 +97,7 @@ def run(tb, *, on_tick=None, tick_seconds=0.1):
     Raises BlockFailure (a MassaccessError) when a block failed, and KeyboardInterrupt after Ctrl-C; the flowgraph has stopped by then.
     """
     failures.clear()
-    for block in list(FrameBlock.alive):
+    for block in list(armed):  # a flowgraph does not tell its blocks before it runs
         block.arm()
     tb.start()
     ended = threading.Event()  # Python 3.11's join() takes a thread for dead once Ctrl-C has interrupted it: wait for an event instead
@@ -123,6 +123,9 @@ def run(tb, *, on_tick=None, tick_seconds=0.1):
             waiter.start()
         ended.wait()
     raise_failure()
+
+
+armed = weakref.WeakSet()  # blocks whose ``arm`` `run` calls just before it starts a flowgraph
 
 
 def _frame_blocks(tb):
@@ -241,9 +244,6 @@ class FrameBlock(gr.basic_block):
         FrameBlock.alive.add(self)
         self._failed = False
         self._next_frame = [0] * len(in_sig or [])
-
-    def arm(self):
-        """Called by `run` just before the flowgraph starts."""
 
     def interrupt(self):
         """Called by `run`, in its thread, when the flowgraph is to stop: GNU Radio tells a block only after its work has returned."""

@@ -22,12 +22,11 @@ class Interleaver(FrameBlock):
     and behind every gap, ``rx_freq`` also from the instant of a retune on; those of devices, which say when a retune was asked for and not
     when it happened, are left out. ``patience`` [s] is how long the first sample may take."""
 
-    def __init__(self, antennas, rate, freq, patience, arm):
+    def __init__(self, antennas, rate, freq, patience):
         super().__init__("massaccess_interleaver", in_sig=[np.complex64] * antennas, out_sig=[item(np.complex64, antennas)])
         self.set_min_output_buffer(0, BUFFER_VECTORS)
         self._rate, self._freq, self._patience = rate, freq, patience
         self._lock = threading.Lock()
-        self.arm = arm
         self._watch = None
         self._facts = {}  # further tags on the first vector, and behind gaps
         self._changed = False

@@ -33,13 +33,14 @@ class SampleQueue:
         self.dropped = 0
 
     def room(self):
-        """How many samples can be put now; waits a moment for one."""
+        """How many samples can be put now; waits a moment for a quarter of the queue, 0 if that does not come: chunks should not be
+        small."""
         if self._overflow != "block":
             return self._capacity
         with self._changed:
-            if self._held >= self._capacity:
-                self._changed.wait(WAIT_SECONDS)
-            return max(self._capacity - self._held, 0)
+            if 4 * self._held > 3 * self._capacity:
+                self._changed.wait_for(lambda: 4 * self._held <= 3 * self._capacity or self._closed, WAIT_SECONDS)
+            return self._capacity - self._held if 4 * self._held <= 3 * self._capacity else 0
 
     def put(self, chunk):
         with self._changed:

@@ -24,7 +24,7 @@ def uhd_of(driver):
     except ImportError as error:
         raise MassaccessError(
             f"gnuradio.uhd cannot be imported ({error}): install GNU Radio with UHD (apt-get install gnuradio libuhd-dev), or use "
-            "driver='sim' (--driver sim), a simulated array"
+            "driver='sim' (--source sim; flowgraphs have a twin, NAME_sim), a simulated array"
         ) from error
     return uhd
 
@@ -35,10 +35,12 @@ def make(kind, uhd, *arguments):
 
     try:
         return getattr(uhd, kind)(*arguments)
+    except MassaccessError:
+        raise
     except (RuntimeError, LookupError) as error:
         raise MassaccessError(
             f"no USRP answers to '{arguments[0]}' ({_first_line(error)}): check power, cables and addresses with `uhd_find_devices`; "
-            "without hardware, use driver='sim' (--driver sim), a simulated array"
+            "without hardware, use driver='sim' (--source sim; flowgraphs have a twin, NAME_sim), a simulated array"
         ) from error
 
 

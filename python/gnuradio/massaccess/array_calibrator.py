@@ -20,8 +20,9 @@ class array_calibrator(FrameBlock):
     from ``preamble_len``, ``samples_per_symbol`` and ``roll_off``. ``captures`` stretches of ``length`` vectors without a gap make a
     measurement, one half of which checks the other. ``path`` (empty: no file) is updated with it.
 
-    Ends after the first measurement unless ``repeat``. Port ``calibration``: a PDU of each, dictionary ``id``, ``residual_deg``,
-    ``residual_low_deg``, ``residual_high_deg``, ``uncalibrated_deg``, ``snr_db``, ``deaf``, and the text of the book as octets.
+    Ends after the first measurement, and with it whoever listens to its port, unless ``repeat``. Port ``calibration``: a PDU of each,
+    dictionary ``id``, ``residual_deg``, ``residual_low_deg``, ``residual_high_deg``, ``uncalibrated_deg``, ``snr_db``, ``deaf``, and the
+    text of the book as octets.
     Raises BlockFailure's reason when no signal is there.
     """
 

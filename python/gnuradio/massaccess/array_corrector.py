@@ -20,7 +20,7 @@ class array_corrector(FrameBlock):
     ``rx_channels``, ``rx_freq``, ``rx_rate`` and ``rx_gain``, now and after every retune. Where nothing fits, ``foreign`` "refuse" ends the
     flowgraph with the reason, "pass" passes samples as they are and says so in the log. A calibration older than ``max_age_hours`` is
     used, with a warning. ``amplitude`` equalises levels too. Delays are filtered away only beyond ``least_delay`` samples; the output is
-    then some samples late, but its tags stay at their instants.
+    then some samples late, its tags stay at their instants, and the last few samples of a stream that ends are lost.
 
     Masked antennas (of messages at port ``health``, unless ``masking`` is off; of the calibration; or `set_mask`) are filled in from the
     others with the covariance of the channel model ``channel_cov`` and the expected ``snr_db`` of all users together; without one they

@@ -100,7 +100,7 @@ class burst_transmitter(FrameBlock):
         for port in range(streams):
             self.set_min_output_buffer(port, BUFFER_SLOTS * self._length)
         self._combine, self._full_scale, self._bursts_only, self._packet_tag = combine, full_scale, mode == "burst", packet_tag
-        self._epoch = whole_and_fraction(epoch)
+        self._epoch, self.seed, self.time_tag = whole_and_fraction(epoch), seed, "tx_time"
         self._slot, self._end = first_slot, first_slot + frames if frames else None
         self._waves, self._sent = np.empty((0, streams), np.complex64), 0  # of the slot at hand, and how many have gone
         self._clock = None
@@ -240,7 +240,7 @@ class burst_transmitter(FrameBlock):
         for port in range(self._waves.shape[1]):
             if first:
                 rate = self._sender.config.sample_rate_hz
-                self.tag(port, row, "tx_time", slot_time(self._slot - 1, self._epoch, self._length, rate))
+                self.tag(port, row, self.time_tag, slot_time(self._slot - 1, self._epoch, self._length, rate))
                 self.tag(port, row, "frame", pmt.from_uint64(self._slot - 1))
                 key, value = (self._packet_tag, len(self._waves)) if self._packet_tag else ("tx_sob", True)
                 self.tag(port, row, key, value)

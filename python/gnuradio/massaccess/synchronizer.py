@@ -182,14 +182,16 @@ class SlotSource(FrameBlock):
 
     @guarded
     def general_work(self, input_items, output_items):
-        if not self._pending:
+        while not self._pending:
             chunk = None if self._queue.stopped else self._queue.take()
             if chunk is None:
                 self._pending.extend([] if self._queue.stopped else self.engine.flush())
                 if not self._pending:
                     self._publish()
                     return -1
-            elif chunk:
+            elif not chunk:
+                break  # nothing for a while; a source that gives nothing is not called again for a quarter of a second
+            else:
                 self._carried += chunk.tags
                 self._pending.extend(self.engine.push(chunk.samples, time=chunk.time, rate=chunk.rate, freq=chunk.freq))
             if time.monotonic() - self._published > STATS_SECONDS:

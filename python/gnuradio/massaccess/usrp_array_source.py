@@ -7,7 +7,7 @@ from gnuradio import gr
 
 from ._array_setup import Array, Settings
 from ._array_tags import gain_pmt, name_channels
-from ._base import io_signature, item
+from ._base import armed, io_signature, item
 from ._interleaver import BUFFER_VECTORS, Interleaver
 from ._uhd import addresses_of, device_args, make, stream, uhd_of
 
@@ -73,7 +73,7 @@ class usrp_array_source(gr.hier_block2):
         self.array = Array(uhd, self.devices, [len(group) for group in groups], channels, settings, boards)
         self.array.bring_up()
         self.channels = self.array.serials()
-        self._interleaver = Interleaver(channels * len(boards), float(rate), float(freq), start_seconds + PATIENCE_SECONDS, self.arm)
+        self._interleaver = Interleaver(channels * len(boards), float(rate), float(freq), start_seconds + PATIENCE_SECONDS)
         self._interleaver.tell(rx_channels=name_channels(self.channels), rx_gain=gain_pmt(gain))
         for port, (device, index, _) in enumerate(self.array.channels()):
             device.set_min_output_buffer(index, BUFFER_VECTORS)
@@ -82,6 +82,7 @@ class usrp_array_source(gr.hier_block2):
         self.message_port_register_hier_out("stats")
         self.msg_connect(self._interleaver, "stats", self, "stats")
         self.arm()
+        armed.add(self)
 
     def arm(self, seconds=None):
         """Sets the common start to so long from now; to be called just before the flowgraph starts, `run` does."""

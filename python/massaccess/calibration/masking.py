@@ -35,7 +35,7 @@ def filling(mask: Tensor, covariance: Tensor | None, noise: float = 0.03) -> Ten
         raise ConfigError(f"noise is {noise}: pass the noise variance over the users' power, above 0")
     level = covariance.diagonal().real.mean()
     inside = covariance[mask][:, mask] + noise * level * torch.eye(used, dtype=covariance.dtype, device=mask.device)
-    return torch.linalg.solve(inside, covariance[mask][:, ~mask]).mH
+    return torch.linalg.solve(inside, covariance[mask][:, ~mask]).mH.resolve_conj()
 
 
 def fill(samples: Tensor, mask: Tensor, weights: Tensor) -> Tensor:

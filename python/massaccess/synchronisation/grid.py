@@ -50,12 +50,18 @@ class Stretch:
 
     def append(self, chunk: np.ndarray) -> None:
         if self._last + len(chunk) > len(self._buffer):
-            kept = self.samples
-            buffer = np.empty((SPARE * (len(kept) + len(chunk)), chunk.shape[1]), np.complex64)
-            buffer[: len(kept)] = kept
-            self._buffer, self._first, self._last = buffer, 0, len(kept)
+            self._make_room(len(chunk))
         self._buffer[self._last : self._last + len(chunk)] = chunk
         self._last += len(chunk)
+
+    def _make_room(self, count: int) -> None:
+        """Moves what is kept to the front, of another buffer where this one is too small, or so large that it would not stay in the
+        cache."""
+        kept, need = self.samples, len(self) + count
+        fits = 2 * need <= len(self._buffer) <= 2 * SPARE * need
+        buffer = self._buffer if fits else np.empty((SPARE * need, self._buffer.shape[1]), np.complex64)
+        buffer[: len(kept)] = kept
+        self._buffer, self._first, self._last = buffer, 0, len(kept)
 
     def trim(self, coordinate: float) -> None:
         """Forgets samples before a coordinate."""

@@ -100,13 +100,14 @@ class PreambleMeter:
         return turn / abs(turn), _late(turns, turn)
 
     def __call__(self, rows: np.ndarray) -> SlotMeasure:
-        """``rows`` [rows antennas] complex64, in step with the slot as far as that is known."""
+        """``rows`` [rows antennas] complex64, contiguous, in step with the slot as far as that is known."""
         seen = self.templates @ rows  # [halves lags antennas]
         turns = np.einsum("lm,lm->l", seen[0].conj(), seen[1]) * self.bias[0].conjugate()
         energy = float(np.vdot(seen, seen).real) / 2
         turn = complex(turns.sum())
         late = (_late(turns, turn) - self.bias[1]) / ROW_RATE
-        power = np.einsum("tm,tm->t", rows.real, rows.real) + np.einsum("tm,tm->t", rows.imag, rows.imag)
+        parts = rows.view(np.float32)
+        power = np.einsum("tm,tm->t", parts, parts)
         guard, whole = float(power[self.quiet].mean()) / self.antennas, float(power.mean()) / self.antennas
         scale = energy / (self.antennas * (2 * REACH + 1) * self._strength)
         return SlotMeasure(turn / energy if energy > 0 else 0j, late, scale, guard, whole)
