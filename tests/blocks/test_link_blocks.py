@@ -26,6 +26,8 @@ from massaccess.link.recorder import Recorder
 from massaccess.link.recording import open_recording
 
 CONFIG = SystemConfig(users=8, rows=2, columns=2, pilot_len=6, data_len=10, channel="rayleigh", adc_bits=3, active_users=2)
+BURST = ("samples_per_symbol", "preamble_len", "guard_len", "roll_off", "timing_offset", "common_cfo_hz")
+FIELDS = {name: value for name, value in CONFIG.to_dict().items() if name not in BURST}
 VLEN = CONFIG.frame_len * CONFIG.antennas
 SHAPES = {"activity": (CONFIG.users,), "symbols": (CONFIG.data_len, CONFIG.users), "channel": (CONFIG.users, CONFIG.antennas)}
 
@@ -54,7 +56,7 @@ def graph(*chain):
 
 def record(path, frames, tags, **options):
     source = blocks.vector_source_c(frames.ravel().tolist(), False, VLEN, tags)
-    recorder = massaccess.sigmf_recorder(str(path), **{**CONFIG.to_dict(), **options})
+    recorder = massaccess.sigmf_recorder(str(path), **{**FIELDS, **options})
     massaccess.run(graph(source, recorder))
     return recorder
 
@@ -165,7 +167,7 @@ def test_pausing_leaves_a_gap(tmp_path):
 
 
 def test_a_second_start_records_under_a_second_name(tmp_path):
-    recorder = massaccess.sigmf_recorder(str(tmp_path / "air"), **CONFIG.to_dict())
+    recorder = massaccess.sigmf_recorder(str(tmp_path / "air"), **FIELDS)
     for seed in (0, 1):
         massaccess.run(graph(blocks.vector_source_c(noise(3, VLEN, seed=seed).ravel().tolist(), False, VLEN), recorder))
     assert np.array_equal(open_recording(tmp_path / "air-2").samples.ravel(), noise(3, VLEN, seed=1).ravel())
@@ -176,13 +178,15 @@ def test_recorder_defaults_are_those_of_the_system():
 
     defaults = {name: parameter.default for name, parameter in inspect.signature(massaccess.sigmf_recorder.__init__).parameters.items()}
     for entry in dataclasses.fields(SystemConfig):
+        if entry.name in BURST:  # a waveform is recorded by array_recorder
+            continue
         assert defaults[entry.name] == (ABSENT[entry.name] if entry.default is None else entry.default)
 
 
 def test_an_existing_recording_stops_the_flowgraph_before_it_starts(tmp_path):
     record(tmp_path / "air", noise(1, VLEN), [])
     with pytest.raises(ConfigError, match="overwrite=True"):
-        massaccess.sigmf_recorder(str(tmp_path / "air"), **CONFIG.to_dict())
+        massaccess.sigmf_recorder(str(tmp_path / "air"), **FIELDS)
 
 
 def test_a_tag_that_cannot_be_ends_the_flowgraph_with_the_reason(tmp_path):
@@ -198,7 +202,7 @@ def test_wrong_vlen_names_the_right_one(tmp_path):
 
 
 def test_a_flowgraph_with_another_vlen_does_not_connect(tmp_path):
-    recorder = massaccess.sigmf_recorder(str(tmp_path / "air"), **CONFIG.to_dict())
+    recorder = massaccess.sigmf_recorder(str(tmp_path / "air"), **FIELDS)
     with pytest.raises(ValueError, match="itemsize mismatch"):
         graph(blocks.vector_source_c([0] * (VLEN + 4), False, VLEN + 4), recorder)
 

@@ -88,6 +88,17 @@ def test_the_scale_is_that_of_natural_ratios():
     assert exact < 0.5 * frame_errors(decode, llrs * 16, info)
 
 
+def test_a_longer_list_is_tried_where_the_check_fails():
+    code, _, _ = codewords("polar", 1)
+    framing = Framing(1, BITS, "polar")
+    payload = torch.randint(0, 256, (1500, framing.payload_bytes), generator=torch.Generator().manual_seed(2), dtype=torch.uint8)
+    info = framing.info(payload)
+    decode, llrs = fec_decoder("polar", BITS), over_awgn(code, code.encode(info), 2.5)
+    once, again = decode(llrs), decode(llrs, framing.holds)
+    assert frame_errors(lambda _: again, llrs, info) < frame_errors(lambda _: once, llrs, info)
+    assert np.array_equal(once[framing.holds(torch.from_numpy(once))], again[framing.holds(torch.from_numpy(once))])
+
+
 def test_decoders_name_what_is_missing():
     with pytest.raises(ConfigError, match="pass conv or polar"):
         fec_decoder("none", BITS)

@@ -9,7 +9,7 @@ from click.testing import CliRunner
 
 from massaccess.cli import group, main
 from massaccess.core import SystemConfig
-from massaccess.errors import ConfigError, UnknownNameError
+from massaccess.errors import ConfigError, MassaccessError, UnknownNameError
 from massaccess.evaluate.montecarlo import Campaign
 
 SMALL = ("--users", "12", "--antennas", "16", "--pilots", "8", "--data", "9", "--channel", "rayleigh", "--frames", "32", "--device", "cpu")
@@ -102,6 +102,18 @@ def test_the_gains_may_be_unknown() -> None:
         Campaign([SystemConfig()], ["jcedd"], frames=1, gains="guessed")
 
 
+def test_the_offsets_of_bursts_may_be_known() -> None:
+    air = ("--samples-per-symbol", "4", "--preamble", "8", "--guard", "8", "--timing-offset", "0.5", "--cfo-hz", "30")
+    arguments = (*SMALL, *air, "--sample-rate-hz", "60e3", "--receivers", "jcedd", "--snr-db", "3", "--active-users", "3")
+    told, found = (document(*arguments, "--offsets", offsets) for offsets in ("known", "unknown"))
+    assert told["offsets"] == told["results"][0]["offsets"] == "known"
+    assert told["results"][0]["nmse_db"] < found["results"][0]["nmse_db"]
+    with pytest.raises(ConfigError, match="--samples-per-symbol"):
+        Campaign([SystemConfig()], ["jcedd"], frames=1, offsets="known")
+    with pytest.raises(UnknownNameError, match="known, unknown"):
+        Campaign([SystemConfig()], ["jcedd"], frames=1, offsets="guessed")
+
+
 def test_config_file_and_overrides(tmp_path) -> None:
     path = tmp_path / "system.toml"
     path.write_text('[system]\nusers = 9\nrows = 2\ncolumns = 2\npilot_len = 7\ndata_len = 0\nchannel = "rayleigh"\n')
@@ -162,3 +174,22 @@ def test_why_no_trained_prior_is_used_is_said_once_on_standard_error(monkeypatch
     assert json.loads(out)
     for quiet in (("--receivers", "jcedd", "--option", "jcedd.weights=gaussian"), ("--receivers", "covariance+ls-zf")):
         assert "warning" not in evaluate(*quiet)[1]
+
+
+def test_coded_frames_are_compared_behind_their_decoder() -> None:
+    pytest.importorskip("gnuradio.fec", reason="GNU Radio is not installed")
+    small = (*SMALL[:6], "--data", "32", *SMALL[8:], "--receivers", "covariance+lmmse-lmmse", "--snr-db", "-3")
+    plain, coded = document(*small), document(*small, "--code", "conv")
+    assert coded["results"][0]["code"] == "conv"
+    assert coded["results"][0]["fer"] < 0.7 * plain["results"][0]["fer"]
+    assert coded["results"][0]["ber"] > 0.01
+
+
+def test_without_gnu_radio_the_frame_error_rate_is_left_out_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing() -> None:
+        raise MassaccessError("GNU Radio cannot be imported")
+
+    monkeypatch.setattr("massaccess.cli.evaluate.blocks", missing)
+    shown = run(*SMALL[:6], "--data", "32", *SMALL[8:], "--receivers", "covariance+lmmse-lmmse", "--code", "polar")
+    assert "no frame error rate, because GNU Radio cannot be imported" in shown
+    assert "fer" not in shown

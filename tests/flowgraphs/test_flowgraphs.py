@@ -143,6 +143,18 @@ def test_non_coherent_access_runs_and_reports(compiled):
     assert "allocate" not in done.stderr
 
 
+@pytest.mark.parametrize("code", ["conv", "polar"])
+def test_payloads_come_off_the_air(compiled, code):
+    done = run(str(compiled / "on_air_nogui.py"), "--frames", "64", "--code", code, cwd=compiled)
+    assert done.returncode == 0, done.stderr
+    report = dict(line.split(": ", 1) for line in done.stdout.splitlines() if ": " in line)
+    assert (report["frames"], report["locks"], report["missing"], report["dropped"]) == ("64", "1", "0", "0")
+    assert int(report["failed_crc"]) < 0.05 * int(report["codewords"])
+    assert float(report["cfo_hz"]) == pytest.approx(2000, abs=100)
+    assert report["antennas"] == "64 of 64 ok"
+    assert "allocate" not in done.stderr
+
+
 def test_access_points_run_and_report(compiled):
     with socket.create_server(("127.0.0.1", 0)) as free:
         where = f"tcp://127.0.0.1:{free.getsockname()[1]}"
@@ -271,7 +283,7 @@ specification.loader.exec_module(program)
 from PyQt5 import Qt
 def look():
     (window,) = [widget for widget in Qt.QApplication.topLevelWidgets() if isinstance(widget, program.{name})]
-    if window.meter.summary()["compared"] >= 64:
+    if {ready}:
         getattr(window, {slider!r})(0)
         picture = window.grab().toImage()
         colours = {{picture.pixel(x, y) for x in range(0, picture.width(), 5) for y in range(0, picture.height(), 5)}}
@@ -287,8 +299,11 @@ program.main()
 """
 
 
-def window(compiled, name, arguments, slider="set_snr_db"):
-    return WINDOW.format(name=name, path=str(compiled / f"{name}.py"), arguments=arguments, slider=slider)
+COMPARED = 'window.meter.summary()["compared"] >= 64'
+
+
+def window(compiled, name, arguments, slider="set_snr_db", ready=COMPARED):
+    return WINDOW.format(name=name, path=str(compiled / f"{name}.py"), arguments=arguments, slider=slider, ready=ready)
 
 
 @pytest.mark.parametrize(
@@ -303,6 +318,14 @@ def window(compiled, name, arguments, slider="set_snr_db"):
 def test_the_window_opens_and_shows_something(compiled, name, arguments, slider):
     pytest.importorskip("PyQt5", reason="Qt is not installed")
     done = run("-c", window(compiled, name, arguments, slider), cwd=compiled, QT_QPA_PLATFORM="offscreen")
+    assert done.returncode == 0, done.stderr
+    assert int(re.search(r"colours (\d+)", done.stdout).group(1)) > 20
+
+
+def test_the_window_of_the_air_opens_and_shows_something(compiled):
+    pytest.importorskip("PyQt5", reason="Qt is not installed")
+    ready = 'window.decoder.stats()["payloads"] >= 20 and "antennas: 64 of 64 ok" in window.monitor.text()'
+    done = run("-c", window(compiled, "on_air", [], ready=ready), cwd=compiled, QT_QPA_PLATFORM="offscreen")
     assert done.returncode == 0, done.stderr
     assert int(re.search(r"colours (\d+)", done.stdout).group(1)) > 20
 

@@ -6,9 +6,11 @@ GNU Radio's own package finds this one.
 
 from ._base import failures as failures
 from ._base import run as run
+from ._fec import fec_decoder as fec_decoder
 from ._transmission import transmission as transmission
 from .access_point import access_point as access_point
 from .activity_detector import activity_detector as activity_detector
+from .air_monitor import air_monitor as air_monitor
 from .air_simulator import air_simulator as air_simulator
 from .air_source import air_source as air_source
 from .array_calibrator import array_calibrator as array_calibrator
@@ -48,6 +50,7 @@ from .zmq_sample_publisher import zmq_sample_publisher as zmq_sample_publisher
 BLOCKS = (
     "access_point",
     "activity_detector",
+    "air_monitor",
     "air_simulator",
     "air_source",
     "array_calibrator",

@@ -12,6 +12,7 @@ REFERENCES = ("external", "internal", "mimo", "gpsdo")
 COMMAND_SECONDS = 0.1  # timed commands are sent so far ahead
 SETTLE_SECONDS = 0.05  # of oscillators, before lock is asked for
 POLL_SECONDS = 0.1
+ASKING_SECONDS = 0.01  # between the answers of two boards
 TUNE_HZ = 1.0  # a tuner's answer may be off by so much
 RATE_SHARE = 1e-9  # and a rate by so much of itself
 ABSENT = (RuntimeError, LookupError, NotImplementedError)  # what UHD raises for what a board does not have
@@ -90,8 +91,8 @@ class Array:
         for number, (device, board, _) in enumerate(self.each_board()):
             source = ("internal" if number == 0 else "mimo") if kind == "mimo" else kind
             device.set_clock_source(source, board)
-            if kind != "internal":
-                device.set_time_source("external" if kind == "mimo" and number == 0 else source, board)
+            if source != "internal":
+                device.set_time_source(source, board)
             if self.settings.subdev:
                 device.set_subdev_spec(self.settings.subdev, board)
 
@@ -141,6 +142,8 @@ class Array:
         if self.settings.reference == "mimo":
             self.devices[0].set_time_now(zero, 0)
             self._sleep(COMMAND_SECONDS)  # the other board takes the time over the cable
+            self._verify_cable()
+            return
         elif len(self.devices) == 1:
             self.devices[0].set_time_unknown_pps(zero)
         else:
@@ -160,11 +163,17 @@ class Array:
             device.set_time_next_pps(self.uhd.time_spec(0.0))
         self._sleep(1.1)
 
+    def _verify_cable(self):
+        """MassaccessError unless both boards on a MIMO cable have the same time, as far as asking one after the other can tell."""
+        now = [device.get_time_now(board).get_real_secs() for device, board, _ in self.each_board()]
+        if max(now) - min(now) > ASKING_SECONDS:
+            raise _failure(f"boards {' and '.join(self.names)} do not have the same time: check the MIMO cable, or use an OctoClock")
+
     def _verify_time(self):
         """MassaccessError unless all boards had the same time at the last PPS. Asked twice: an edge may come between two questions."""
         for _ in range(2):
             times = {name: device.get_time_last_pps(board).get_real_secs() for device, board, name in self.each_board()}
-            if len(set(times.values())) == 1:
+            if max(times.values()) - min(times.values()) < 0.5 / self.settings.rate:
                 return
             self._sleep(0.2)
         told = ", ".join(f"{name} {seconds:.9f}" for name, seconds in times.items())

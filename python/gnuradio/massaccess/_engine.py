@@ -14,6 +14,7 @@ BLOCKS = {  # which block is for receivers of other kinds
     "activity": "only detects activity: use the block activity_detector",
     "noncoherent": "is for frames without data: use the block noncoherent_receiver",
 }
+STRAY_SYMBOLS, STRAY_CYCLES = 0.05, 1e-4  # of slots and their carrier, as a synchronizer finds them: added to the ranges of the users' own
 ANSWERS = ("all", "activity", "sequences")  # of `receiver`, `activity_detector`, `noncoherent_receiver`; what the meter compares
 
 
@@ -137,8 +138,8 @@ class Engine:
             rx,
             self.population.pilots,
             burst=config.burst,
-            timing_range=config.timing_offset,
-            cfo_range=config.cfo_hz / config.symbol_rate_hz if config.burst else 0.0,
+            timing_range=config.timing_offset + STRAY_SYMBOLS if config.burst else 0.0,
+            cfo_range=config.cfo_hz / config.symbol_rate_hz + STRAY_CYCLES if config.burst else 0.0,
             noise_var=1.0 if unknown else side.noise_var,
             activity=config.activity_prior,
             modulation=config.modulation,

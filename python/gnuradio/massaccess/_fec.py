@@ -1,5 +1,8 @@
 """Decoders and encoders of GNU Radio's gr-fec for the codes of `massaccess.forward.coding`, as functions of whole batches.
 
+Its list decoder takes over the memory of a path that is dropped before the other branch of that path has been copied from there, so a
+list of 8 is worth less than 8 paths; a longer one, where the CRC does not hold, wins back half of that (docs/coded_payloads.md).
+
 gr-fec's conventions differ from the toolkit's, and from one another: its polar decoder takes floats that are positive for ones, natural
 logarithm or not; its Viterbi decoder takes octets, 255 for a sure one, 128 for nobody knows and 0 for a sure zero. Its polar encoder
 reads its inputs in bit-reversed order, so its outputs are bit-reversed.
@@ -19,7 +22,7 @@ _capsule.restype, _capsule.argtypes = ctypes.py_object, [ctypes.c_void_p, ctypes
 
 def fec_decoder(code, bits):
     """A decoder (`massaccess.forward.coding.Decoder`) for frames of ``bits`` bits on the air: log-likelihood ratios log p(0)/p(1)
-    [n coded_bits] to information bits [n info_bits] uint8. It has state: one for each thread.
+    [n coded_bits] to information bits [n info_bits] uint8, arrays both. It has state: one for each thread.
 
     Raises UnknownNameError or ConfigError for a code that is not there, or does not fit.
     """
@@ -39,7 +42,7 @@ def _viterbi(code):
     size, polynomials = code.info_bits, list(code.polynomials)
     decoder = fec.cc_decoder.make(size, code.constraint, len(polynomials), polynomials, 0, 0, fec.CC_TERMINATED)
 
-    def decode(llrs):
+    def decode(llrs, holds=None):
         octets = np.clip(np.rint(UNKNOWN - STEPS_PER_NAT * _numbers(llrs)), 0, 255).astype(np.uint8)
         return _each(decoder, octets, size)
 
@@ -52,13 +55,17 @@ def _successive_cancellation(code):
     from massaccess.forward.coding import bit_reversal
 
     frozen = code.frozen.tolist()
-    decoder = fec.polar_decoder_sc_list.make(code.list_size, code.length, code.info_bits, frozen, [])
+    decoders = [fec.polar_decoder_sc_list.make(size, code.length, code.info_bits, frozen, []) for size in code.list_sizes]
     place = bit_reversal(code.length)[code.sent].numpy()
 
-    def decode(llrs):
+    def decode(llrs, holds=None):
         line = np.full((len(llrs), code.length), -SURE, np.float32)  # shortened bits are zeros
         line[:, place] = -_numbers(llrs)
-        return _each(decoder, line, code.info_bits)
+        found = _each(decoders[0], line, code.info_bits)
+        for decoder in decoders[1:] if holds else ():
+            again = np.flatnonzero(~_held(found, holds))
+            found[again] = _each(decoder, line[again], code.info_bits)
+        return found
 
     return decode
 
@@ -89,6 +96,12 @@ def _checked(name, bits):
     if code is None:
         raise ConfigError("code is 'none': pass conv or polar, there is nothing to decode otherwise")
     return code
+
+
+def _held(info, holds):
+    import torch
+
+    return np.asarray(holds(torch.from_numpy(info)))
 
 
 def _numbers(llrs):

@@ -22,6 +22,7 @@ class Messages(MetadataSink):
         self._max_batch, self._options = max_batch, options
         self._publisher = Publisher(endpoint, **options)
         self._waiting = None
+        self.more = {}  # arrays [size] that go with every frame of a message
 
     @property
     def endpoint(self):
@@ -57,6 +58,7 @@ class Messages(MetadataSink):
         arrays = {"frame": indices.astype(np.uint64)}
         for items, (name, shape) in zip(input_items, self._shapes.items(), strict=True):
             arrays[name] = items[: len(indices)].reshape(-1, *shape)
+        arrays |= {name: np.repeat(value[None], len(indices), 0) for name, value in self.more.items()}
         if not self._publisher.send(arrays, metadata, timeout_s=WAIT_SECONDS) and self._options["mode"] == "push":
             return 0  # nobody took it: the same again, unless the flowgraph stops
         for port in range(len(input_items)):

@@ -106,7 +106,7 @@ class payload_decoder(FrameBlock):
 
         with torch.inference_mode():
             users = torch.tensor([entry["user"] for entry in known])
-            found = self._decode(self._framing.soft(torch.from_numpy(llrs), users))
+            found = self._decode(self._framing.soft(torch.from_numpy(llrs), users), self._framing.holds)
             payload, ok = (value.numpy() for value in self._framing.check(torch.from_numpy(found)))
         self._decoded += len(known)
         self._failed_crc += int((~ok).sum())

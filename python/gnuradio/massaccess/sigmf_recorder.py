@@ -57,6 +57,7 @@ class sigmf_recorder(MetadataSink):
         overwrite=False,
         record=True,
         packed=False,
+        code="none",
     ):
         from massaccess.link.recorder import require_free
 
@@ -88,6 +89,7 @@ class sigmf_recorder(MetadataSink):
             carrier_hz=carrier_hz,
             cfo_hz=cfo_hz,
             chain_phase_deg=chain_phase_deg,
+            code=code,
         )
         length, antennas = self._config.frame_len, self._config.antennas
         signature = packed_item(length, antennas, adc_bits)[0] if packed else item(np.complex64, length, antennas)

@@ -182,20 +182,20 @@ class SlotSource(FrameBlock):
 
     @guarded
     def general_work(self, input_items, output_items):
-        while not self._pending:
+        while not self._pending:  # whoever returns without an item is not called again for a quarter of a second
             chunk = None if self._queue.stopped else self._queue.take()
             if chunk is None:
                 self._pending.extend([] if self._queue.stopped else self.engine.flush())
                 if not self._pending:
                     self._publish()
                     return -1
-            elif not chunk:
-                break  # nothing for a while; a source that gives nothing is not called again for a quarter of a second
-            else:
+            elif chunk:
                 self._carried += chunk.tags
                 self._pending.extend(self.engine.push(chunk.samples, time=chunk.time, rate=chunk.rate, freq=chunk.freq))
             if time.monotonic() - self._published > STATS_SECONDS:
                 self._publish()
+            if not chunk:
+                break
         return self._emit(output_items[0])
 
     def stats(self):

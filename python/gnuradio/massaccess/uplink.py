@@ -5,6 +5,7 @@ from gnuradio import blocks, gr
 from ._array import buffer_samples
 from ._base import ABSENT
 from .activity_detector import activity_detector
+from .air_monitor import air_monitor
 from .air_simulator import air_simulator
 from .array_recorder import array_recorder
 from .channel_simulator import channel_simulator
@@ -203,11 +204,15 @@ def _check_code(config, detects):
 
 
 def make_payload_decoder(tb, config):
-    """A payload_decoder behind the receiver of ``tb``, connected; nothing without a code."""
+    """A payload_decoder behind the receiver of ``tb``, connected, to its monitor as well; nothing without a code."""
     if config.code == "none":
         return None
-    decoder = payload_decoder(**_parameters(payload_decoder, _known(config)))
+    watched = hasattr(tb, "monitor")
+    decoder = payload_decoder(**_parameters(payload_decoder, _known(config)), keep_failed=watched)
     tb.msg_connect(tb.receiver, "llrs", decoder, "llrs")
+    if watched:
+        tb.msg_connect(decoder, "payload", tb.monitor, "payload")
+        tb.msg_connect(decoder, "stats", tb.monitor, "decoder")
     return decoder
 
 
@@ -237,12 +242,20 @@ def _gains(config, gains, range_db):
 
 
 def make_publisher(tb, config, endpoint):
-    """A publisher on the receiver of ``tb``, connected."""
+    """A publisher on the receiver of ``tb``, connected; where there are symbols, with a monitor, ``tb.monitor``."""
     all_of_it = tb.receiver.ANSWERS == "all"
     sizes = {"antennas": config.antennas, "data_len": config.data_len} if all_of_it else {"antennas": 0, "data_len": 0}
-    publisher = zmq_publisher(users=config.users, endpoint=endpoint, **sizes, index_bits=config.index_bits)
+    publisher = zmq_publisher(users=config.users, endpoint=endpoint, **sizes, index_bits=config.index_bits, monitor=all_of_it)
     for port in range({"all": 3, "sequences": 2, "activity": 1}[tb.receiver.ANSWERS]):
         tb.connect((tb.receiver, port), (publisher, port))
+    if all_of_it:
+        tb.monitor = air_monitor(config.users, config.antennas, config.data_len, config.modulation)
+        for port in range(2):
+            tb.connect((tb.receiver, port), (tb.monitor, port))
+        tb.msg_connect(tb.receiver, "stats", tb.monitor, "receiver")
+        if hasattr(tb, "synchronizer"):
+            tb.msg_connect(tb.synchronizer, "stats", tb.monitor, "sync")
+        tb.msg_connect(tb.monitor, "monitor", publisher, "monitor")
     return publisher
 
 

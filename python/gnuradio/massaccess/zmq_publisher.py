@@ -1,8 +1,9 @@
 """Sink: what a receiver found, to whoever listens."""
 
 import numpy as np
+import pmt
 
-from ._base import item
+from ._base import guarded, item
 from ._messages import Messages
 
 REAL = ("activity", "odds")
@@ -17,6 +18,8 @@ class zmq_publisher(Messages):
     `noncoherent_receiver`: odds float32 [users, 2 ** index_bits], array ``odds`` [K, users, 2 ** index_bits].
     ``mode`` "pub" never holds up the flowgraph and may lose messages, which listeners count; "push" waits for a listener and loses none.
     ``endpoint`` is the address that was bound: "tcp://127.0.0.1:*" picks a free port.
+    With ``monitor`` messages also hold the arrays of `massaccess.link.monitor.FIELDS`, [K, size] each, as an `air_monitor` last told them
+    on message port ``monitor``; listeners that do not know them leave them alone.
     Frames leave as soon as they come: no latency is added.
     """
 
@@ -32,6 +35,7 @@ class zmq_publisher(Messages):
         linger=2.0,
         allow_remote=False,
         index_bits=0,
+        monitor=False,
     ):
         from massaccess.errors import ConfigError
 
@@ -47,3 +51,17 @@ class zmq_publisher(Messages):
         arrays = {name: (shape, item(np.float32 if name in REAL else np.complex64, *shape)) for name, shape in shapes.items()}
         options = {"mode": mode, "high_water_mark": high_water_mark, "linger_s": linger, "allow_remote": allow_remote}
         super().__init__("massaccess_zmq_publisher", arrays, endpoint, max_batch, options)
+        if monitor:
+            from massaccess.link.monitor import blank
+
+            self.more = blank(users, antennas)
+        self.message_port_register_in(pmt.intern("monitor"))
+        self.set_msg_handler(pmt.intern("monitor"), self.take_monitor)
+
+    @guarded
+    def take_monitor(self, message):
+        """Handler of port ``monitor``: arrays of another size, or that nobody knows, are left alone."""
+        known = pmt.to_python(message) if pmt.is_dict(message) else {}
+        for name, kept in self.more.items():
+            if name in known and np.shape(known[name]) == kept.shape:
+                kept[:] = known[name]

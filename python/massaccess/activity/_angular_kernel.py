@@ -141,13 +141,14 @@ def descend(
 ):  # fmt: skip
     """Soft coordinate descent for the frames first..last.
 
-    rx [B L M] in beams; kept [B M] beams to work in, the first kept_count [B] of each row count; book [N L]; amplitude, order [B N];
+    rx [B L M] in beams; kept [B M] beams to work in, the first kept_count [B] of each row count; book [B N L], or [1 N L] where frames
+    share it; amplitude, order [B N];
     power [M K], log_weight [K]; looks: independent samples in a beam (rx then holds a square root of their sum of outer products,
     its columns in the place of beams, and power is the same in each). exponents [S] of the likelihood in each sweep; everybody [S]:
     whether users that seem silent are visited. Out: log_odds [B N], received [B N] mean power, used [B] sweeps.
     """
     size, beams = rx_r.shape[1], rx_r.shape[2]
-    users, profiles = book_r.shape[0], power.shape[1]
+    books, users, profiles = book_r.shape[0], book_r.shape[1], power.shape[1]
     most = beams if looks == ONE else 1
     packed = size * (size + 1) // 2
     ar, ai = np.empty((packed, most), F), np.empty((packed, most), F)
@@ -184,8 +185,8 @@ def descend(
                 if not everybody[sweep] and log_odds[frame, user] < ignore:
                     continue
                 for i in range(size):
-                    pr[i] = amplitude[frame, user] * book_r[user, i]
-                    pi[i] = amplitude[frame, user] * book_i[user, i]
+                    pr[i] = amplitude[frame, user] * book_r[frame % books, user, i]
+                    pi[i] = amplitude[frame, user] * book_i[frame % books, user, i]
                 _image(ar, ai, pr, pi, sr, si, size, lanes)
                 if looks > ONE:
                     precision[0] = ZERO

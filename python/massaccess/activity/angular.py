@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import numpy as np
@@ -16,6 +16,7 @@ from ..errors import ConfigError
 from ..parallel import over_frames
 from ..priors.profiles import AngularProfiles
 from ..weights import choose_profiles
+from .candidates import Candidates
 
 LANES = 16  # beams that a vector register holds: kept ones are a multiple of it
 CERTAIN = 1e-9  # from certainty, that the prior odds may be
@@ -57,6 +58,9 @@ class AngularCovariance:
     the profiles were not made for. Beams that hold little of what was received and of what the profiles expect (``neglect`` of both) are
     left out.
 
+    Of bursts whose users are out of step (``rows`` of the observation), covariance descent over all users and delays leaves a few
+    candidates (`candidates.Candidates`), which are then looked at with all profiles, beams and sweeps.
+
     Options: weights: which profiles, see `weights.choose_profiles`; components: merge them to so many (0: all); effort: share of the
     annealing steps; hold: most sweeps after them; ignore: log odds below which a user is looked at in some sweeps only; spread_db: gains
     of users are not known, and lie within so many dB around ``user_gain``; threshold: on the log odds of being active, 0 is maximum a
@@ -75,16 +79,24 @@ class AngularCovariance:
     weights_kind: ClassVar[str] = "profiles"
 
     def __call__(self, obs: Observation, *, generator: torch.Generator | None = None) -> Estimate:
-        """Estimate with ``activity`` [B N]; info: log_odds, power (expected of a user, per antenna) [B N], sweeps, beams (kept) [B].
+        """Estimate with ``activity`` [B N]; info: log_odds, power (expected of a user, per antenna) [B N], sweeps, beams (kept) [B]; of
+        bursts out of step also delay [B N] in symbols.
 
         Raises ConfigError, ShapeError and the errors of `weights.choose_profiles`.
         """
         self._check()
-        problem = Problem.of(obs, self._profiles(obs), self)
+        near = Candidates.of(obs) if obs.rows is not None and (obs.timing_range or obs.user_delay is not None) else None
+        if near is None:
+            problem = Problem.of(obs, self._profiles(obs), self)
+        else:
+            thorough = replace(self, components=0, neglect=AngularCovariance.neglect, effort=1.0, hold=AngularCovariance.hold)
+            problem = Problem.of(near.observation(obs), thorough._profiles(obs), thorough, near.book)
         log_odds, power, sweeps = (_descend_compiled if obs.pilot_rx.device.type == "cpu" else _descend_batched)(problem)
         log_odds = log_odds - (1 - float(problem.exponents[-1])) * problem.odds
-        activity = torch.sigmoid(log_odds - self.threshold).to(obs.pilot_rx.real.dtype)
-        return Estimate(activity, info={"log_odds": log_odds, "power": power, "sweeps": sweeps, "beams": problem.kept_count})
+        info = {"log_odds": log_odds, "power": power}
+        info = info if near is None else near.everybody(info)
+        activity = torch.sigmoid(info["log_odds"] - self.threshold).to(obs.pilot_rx.real.dtype)
+        return Estimate(activity, info={**info, "sweeps": sweeps, "beams": problem.kept_count})
 
     def _profiles(self, obs: Observation) -> AngularProfiles:
         return prepared(choose_profiles(self.weights, obs), self.components, self.foreign, self.spread_db)
@@ -112,7 +124,7 @@ class Problem:
     rx: Tensor  # [B L M] complex
     kept: Tensor  # [B M]
     kept_count: Tensor  # [B]
-    book: Tensor  # [N L] complex
+    book: Tensor  # [B N L] complex, or [1 N L] where frames share it
     amplitude: Tensor  # [B N]
     order: Tensor  # [B N]
     power: Tensor  # [M K]
@@ -126,10 +138,11 @@ class Problem:
     tolerance: float = 1e-2
 
     @staticmethod
-    def of(obs: Observation, profiles: AngularProfiles, options: AngularCovariance) -> Problem:
+    def of(obs: Observation, profiles: AngularProfiles, options: AngularCovariance, book: Tensor | None = None) -> Problem:
+        """Of the pilots of an observation, or of the rows ``book`` [B N L] that each frame has of its own."""
         device = obs.pilot_rx.device
         rx = profiles.into(obs.pilot_rx).to(torch.complex64)
-        book = obs.pilots.mT.to(torch.complex64).contiguous()
+        book = (obs.pilots.mT[None] if book is None else book).to(torch.complex64).contiguous()
         gain = torch.ones(obs.frames, obs.users, device=device) if obs.user_gain is None else obs.user_gain.float()
         shared = profiles.alike and obs.antennas > 1
         mean = profiles.mean.to(device, torch.float32)
@@ -138,7 +151,7 @@ class Problem:
         everybody = torch.zeros(len(exponents), dtype=torch.bool)
         everybody[0], everybody[-options.hold - 1 :: 2] = True, True
         odds = min(max(obs.activity, CERTAIN), 1 - CERTAIN)
-        matched = torch.einsum("nl,blm->bnm", book.conj(), rx).abs().square().sum(-1) * gain
+        matched = (book.conj() @ rx).abs().square().sum(-1) * gain
         return Problem(
             square_root(rx) if shared else rx,
             kept,
@@ -220,7 +233,7 @@ class _State:
 
     @staticmethod
     def of(problem: Problem) -> _State:
-        (frames, users), size, device = problem.order.shape, problem.book.shape[1], problem.rx.device
+        (frames, users), size, device = problem.order.shape, problem.book.shape[2], problem.rx.device
         if problem.looks > 1:
             power = problem.power[None, :1].expand(frames, -1, -1)
         else:
@@ -239,7 +252,7 @@ class _State:
         rows = torch.arange(len(user), device=user.device)
         before = self.log_odds[rows, user]
         visited = self.running & (problem.everybody[sweep] | (before >= problem.ignore))
-        pilot = problem.book[user] * problem.amplitude[rows, user, None]
+        pilot = problem.book[rows % len(problem.book), user] * problem.amplitude[rows, user, None]
         image = (self.inverse @ pilot[:, None, :, None])[..., 0]  # [B W L]
         precision = torch.einsum("bl,bwl->bw", pilot.conj(), image).real
         if problem.looks > 1:

@@ -13,6 +13,7 @@ from ..errors import MassaccessError
 VERBS = {
     "run": "Stream simulated frames through a GNU Radio flowgraph and report how well they are received.",
     "receive": "Decode a SigMF recording, or what comes from a virtual air, a simulation or USRPs.",
+    "transmit": "Send the bursts of users to a radio, over ZMQ, or into files.",
     "air": "Run a virtual air on this machine: users, broker, base station and monitor.",
     "transmit": "Send the bursts of users to a radio, over ZMQ, or into files.",
     "listen": "Show or record what a flowgraph publishes over ZMQ.",

@@ -16,6 +16,7 @@ from rich.table import Table
 from ..errors import ConfigError, MassaccessError
 from ..evaluate.metrics import RATES
 from ..forward.noise import NOISE
+from ..forward.waveform import OFFSETS
 from ..priors.gain_memory import GAINS
 from ..registry import entry, takes
 from ._json import json_option, write_json
@@ -71,6 +72,13 @@ class Numbers(click.ParamType):
     "devices that stay (--placement-seed).",
 )
 @click.option(
+    "--offsets",
+    type=click.Choice(OFFSETS),
+    default="unknown",
+    show_default=True,
+    help="Whether receivers are told each user's delay and carrier in bursts: known is ideal synchronisation, to compare with.",
+)
+@click.option(
     "--channel-cov", "covariance", default="", metavar="CHANNEL", help="Tell receivers the array covariance of this channel model instead."
 )
 @click.option(
@@ -98,7 +106,9 @@ def command(
     base = configure(config_path, {**rest, **dict.fromkeys(LISTS)})
     axes = [[(name, value) for value in values] for name, values in grid.items() if values]
     points = [base.replace(**dict(point)) for point in itertools.product(*axes)]
-    settings = {name: rest[name] for name in ("frames", "seed", "batch", "books", "calibrate", "noise", "gains", "covariance", "device")}
+    settings = {
+        name: rest[name] for name in ("frames", "seed", "batch", "books", "calibrate", "noise", "gains", "offsets", "covariance", "device")
+    }
     campaign = Campaign(points, [name.strip() for name in receivers.split(",")], options=parse_options(options), **settings)
     coder, missing = _coder(campaign)
     for note in [*notes(campaign), *missing]:

@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 import numpy as np
-from rich.console import Console
+from rich.console import Console, Group
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
@@ -20,8 +20,10 @@ from ..errors import FormatError
 from ..link.archive import KINDS, Archive, active, open_archive, results
 from ..link.listener import Listener, SilentPeerError
 from ..link.metadata import Metadata
+from ..link.monitor import MODULATIONS
 from ..link.publisher import MODES
 from ._json import json_option, write_json
+from ._screen import Screen
 
 RATE_SECONDS = 2.0  # the shown frame rate is that of the last so many seconds
 
@@ -38,6 +40,7 @@ class Meter:
     metadata: Metadata = field(default_factory=Metadata)
     began: float | None = None  # when the first frames came
     ended: str = "publisher"
+    screen: Screen = field(default_factory=Screen)
     _marks: list[tuple[float, int]] = field(default_factory=list)
 
     def count(self, arrays: dict[str, np.ndarray], metadata: Metadata) -> None:
@@ -49,6 +52,7 @@ class Meter:
             self.active += int(active(arrays).sum())
             self.users = arrays["activity"].shape[1]
         self.metadata = metadata
+        self.screen.take(arrays)
 
     def frames_per_second(self) -> float:
         """Over the last `RATE_SECONDS`."""
@@ -86,6 +90,10 @@ class Meter:
         shown.add_row(str(self.frames), f"{self.frames_per_second():.1f}", active, lost, bad, Text(self.metadata.receiver or "-"))
         return shown
 
+    def show(self) -> Group:
+        """Table and screen."""
+        return Group(self.table(), self.screen)
+
 
 @click.command()
 @click.argument("endpoint")
@@ -102,11 +110,16 @@ class Meter:
 @click.option(
     "--timeout", type=click.FloatRange(0), default=10.0, show_default=True, metavar="S", help="Give up after S silent seconds; 0: never."
 )
+@click.option("--modulation", type=click.Choice(MODULATIONS), default="qpsk", show_default=True, help="Constellation of the data.")
 @json_option
 @click.option("--quiet", is_flag=True, help="Show nothing but errors.")
-def command(endpoint: str, mode: str, out: Path | None, frames: int | None, timeout: float, json_path: Path | None, quiet: bool) -> None:
+def command(
+    endpoint: str, mode: str, out: Path | None, frames: int | None, timeout: float, modulation: str, json_path: Path | None, quiet: bool
+) -> None:
     """Show or record what a flowgraph publishes over ZMQ at ENDPOINT, such as tcp://127.0.0.1:5555.
 
+    A terminal shows who was active, the symbols, and of the users that were heard the error of their symbols and what their phases turn;
+    from a publisher with a monitor also whose payloads fail, how the antennas are, and counters.
     The publisher is that of a receiver, or one of packed samples, which --out FILE.npz keeps.
     Ends with the publisher, after --frames, or by Ctrl-C; in every case FILE is complete. Fails when nothing comes for --timeout seconds.
     """
@@ -114,9 +127,9 @@ def command(endpoint: str, mode: str, out: Path | None, frames: int | None, time
     with contextlib.ExitStack() as stack:
         archive = stack.enter_context(_archive(out)) if out else None
         listener = stack.enter_context(Listener(endpoint, mode=mode, timeout_s=timeout or None))
-        meter = Meter(listener)
+        meter = Meter(listener, screen=Screen(modulation))
         if console.is_terminal and not quiet:
-            stack.enter_context(Live(console=console, get_renderable=meter.table, refresh_per_second=4))
+            stack.enter_context(Live(console=console, get_renderable=meter.show, refresh_per_second=4))
         failure = hear(meter, archive, frames)
     if json_path is not None:
         write_json(json_path, meter.summary())

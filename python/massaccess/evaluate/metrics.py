@@ -175,7 +175,7 @@ def _undecoded(framing: Framing, decoder: Decoder, config: SystemConfig, frame: 
     var = symbols.real.new_ones(symbols.shape) if estimate.symbol_var is None else estimate.symbol_var[rows, :, users]
     llrs = constellation(config.modulation).ratios(symbols, var)
     sent = framing.soft(1 - 2 * frame.bits[rows, users].to(llrs.dtype), users) < 0
-    info = torch.as_tensor(decoder(framing.soft(llrs, users).cpu()))
+    info = torch.as_tensor(decoder(framing.soft(llrs, users).cpu(), framing.holds))
     wrong = torch.zeros_like(frame.active)
     wrong[rows, users] = (framing.coding.encode(info).to(sent.device) != sent).any(1)
     return wrong

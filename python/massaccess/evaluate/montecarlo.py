@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import lru_cache
 from typing import Any
 
@@ -19,6 +19,7 @@ from ..forward.coding import Decoder
 from ..forward.modulation import MODULATIONS
 from ..forward.noise import NOISE, with_estimated_noise
 from ..forward.simulate import Simulation
+from ..forward.waveform import OFFSETS
 from ..priors.gain_memory import GAINS, GainMemory
 from ..registry import check_frames, create, entry
 from ..rng import derive, generator
@@ -43,6 +44,7 @@ class Campaign:
     those that make nothing of them take all users for equal.
     ``gains="learned"`` as well, but receivers remember what earlier frames of the same placement told (`priors.gain_memory`), beginning
     with `LEARNING` frames of another seed that are not counted; devices must stay where they are (``placement_seed``).
+    ``offsets="known"`` tells receivers each user's delay and carrier in bursts: ideal synchronisation, to compare with.
     ``covariance`` names the channel model whose array covariance receivers are told, instead of the one that the channels are drawn from.
     """
 
@@ -56,6 +58,7 @@ class Campaign:
     device: str = "auto"
     noise: str = "known"
     gains: str = "known"
+    offsets: str = "unknown"
     covariance: str = ""
     steps: int = 0
     options: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -78,6 +81,10 @@ class Campaign:
             raise unknown("noise", self.noise, NOISE)
         if self.gains not in GAINS:
             raise unknown("gains", self.gains, GAINS)
+        if self.offsets not in OFFSETS:
+            raise unknown("offsets", self.offsets, OFFSETS)
+        if self.offsets == "known" and any(point.burst is None for point in self.points):
+            raise ConfigError("frames of symbols have no offsets to know: pass --samples-per-symbol 2 or more, or leave offsets unknown")
         if self.gains == "learned" and any(gain_range_db(point) is None or point.placement_seed is None for point in self.points):
             raise ConfigError(
                 "gains are learned of devices that stay where they are: pass --placement-seed, a path-loss channel and --no-power-control"
@@ -107,7 +114,7 @@ def evaluate(campaign: Campaign, *, on_frames: Callable[[int], None] | None = No
     results = [row for config in campaign.points for row in _point(campaign, config, on_frames, coder)]
     settings = {
         name: getattr(campaign, name)
-        for name in ("frames", "seed", "batch", "books", "calibrate", "noise", "gains", "covariance", "steps", "options")
+        for name in ("frames", "seed", "batch", "books", "calibrate", "noise", "gains", "offsets", "covariance", "steps", "options")
     }
     return {"config": campaign.points[0].to_dict(), "version": __version__, **settings, "results": results}
 
@@ -130,8 +137,10 @@ def _stretch(config: SystemConfig, seed: int, first: int, last: int, batch: int)
         yield simulation.frames(start, min(batch, last - start))
 
 
-def seen(campaign: Campaign, obs: Observation) -> Observation:
-    """What the receivers of the campaign get to see of ``obs``, on their device."""
+def seen(campaign: Campaign, frame: Frame, obs: Observation) -> Observation:
+    """What the receivers of the campaign get to see of ``obs``, on their device; of ``frame`` only what is to be known of its offsets."""
+    if campaign.offsets == "known":
+        obs = replace(obs, timing_range=0.0, cfo_range=0.0, user_delay=frame.delay, user_cfo=frame.cfo)
     obs = obs.to(campaign.where)
     if campaign.gains != "known" and obs.user_gain is not None:
         obs = replace(obs, user_gain=None, gain_range_db=gain_range_db(campaign.points[0]))
@@ -156,7 +165,7 @@ def _point(campaign: Campaign, config: SystemConfig, on_frames: Callable[[int], 
             run.learn(campaign, cell)
         first, last = (campaign.frames * edge // campaign.books for edge in (book, book + 1))
         for frame, obs in _stretch(cell, campaign.seed, first, last, campaign.batch):
-            frame, obs = frame_to(frame, campaign.where), seen(campaign, obs)
+            frame, obs = frame_to(frame, campaign.where), seen(campaign, frame, obs)
             for run in runs:
                 run.receive(config, frame, obs)
             if on_frames is not None:
@@ -195,7 +204,7 @@ class _Run:
         assert limits is not None
         self.memory = GainMemory(users=cell.users, range_db=limits)
         for frame, obs in _stretch(cell, derive(campaign.seed, "learn"), 0, LEARNING, campaign.batch):
-            self.memory.learn(self._call(frame, self.memory.tell(seen(campaign, obs)), 0))
+            self.memory.learn(self._call(frame, self.memory.tell(seen(campaign, frame, obs)), 0))
 
     def receive(self, config: SystemConfig, frame: Frame, obs: Observation) -> None:
         obs = obs if self.memory is None else self.memory.tell(obs)
@@ -243,6 +252,7 @@ class _Run:
             "code": config.code,
             "noise": campaign.noise,
             "gains": campaign.gains,
+            "offsets": campaign.offsets,
             "covariance": campaign.covariance,
         }
         cost = {
@@ -277,7 +287,7 @@ def _threshold(campaign: Campaign, config: SystemConfig, name: str, options: dic
         config, frames=campaign.calibrate, seed=seed, batch=campaign.batch, books=min(campaign.books, campaign.calibrate)
     ):
         with torch.inference_mode():
-            estimate = receiver(seen(campaign, obs), generator=generator(seed, name, frame.start, device=campaign.where))
+            estimate = receiver(seen(campaign, frame, obs), generator=generator(seed, name, frame.start, device=campaign.where))
         if "log_odds" not in estimate.info:
             return {}
         scores.append(estimate.info["log_odds"].cpu().flatten())
@@ -301,4 +311,6 @@ def best_threshold(scores: torch.Tensor, truth: torch.Tensor) -> float:
 
 def frame_to(frame: Frame, device: torch.device) -> Frame:
     """The truth on another device."""
-    return Frame(frame.active.to(device), frame.bits.to(device), frame.symbols.to(device), frame.channel.to(device), frame.start)
+    tensors = {item.name: getattr(frame, item.name) for item in fields(frame)}
+    moved: dict[str, Any] = {name: value.to(device) for name, value in tensors.items() if isinstance(value, torch.Tensor)}
+    return replace(frame, **moved)

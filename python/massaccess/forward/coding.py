@@ -32,8 +32,17 @@ from ..errors import ConfigError, ShapeError, unknown
 OCTET = 8
 LEAST_INFO = 3 * OCTET  # a CRC and one octet
 GOLDEN = (3 - math.sqrt(5)) / 2
-Decoder = Callable[[Tensor], Tensor]
-"""Log-likelihood ratios log p(0)/p(1) [n coded_bits], natural logarithm, to the likeliest information bits [n info_bits] uint8."""
+Check = Callable[[Tensor], Tensor]
+"""Information bits [n info_bits] uint8 to whether their CRC holds [n] bool."""
+
+
+class Decoder(Protocol):
+    """What turns ratios into bits."""
+
+    def __call__(self, llrs: Tensor, holds: Check | None = None) -> Tensor:
+        """The likeliest information bits [n info_bits] uint8 of log-likelihood ratios log p(0)/p(1) [n coded_bits], natural logarithm. One
+        that can try harder does so where the CRC does not hold."""
+        ...
 
 
 class Code(Protocol):
@@ -96,12 +105,12 @@ class Convolutional:
 
 @dataclass(frozen=True)
 class Polar:
-    """See the module. ``list_size`` is what decoders keep: with 8 paths a decision takes about a tenth of a millisecond."""
+    """See the module. ``list_sizes``: how many paths decoders keep, the later ones where the CRC does not hold after the earlier."""
 
     bits: int
     name: ClassVar[str] = "polar"
-    summary: ClassVar[str] = "polar, rate 1/2, successive cancellation list of 8"
-    list_size: ClassVar[int] = 8
+    summary: ClassVar[str] = "polar, rate 1/2, successive cancellation list"
+    list_sizes: ClassVar[tuple[int, ...]] = (8, 32)
 
     @property
     def info_bits(self) -> int:

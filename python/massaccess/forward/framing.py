@@ -107,6 +107,10 @@ class Framing:
         body = (octets << _SHIFTS.to(info.device)).sum(-1).to(torch.uint8)
         return body[..., :-CRC_BYTES], crc16(body) == 0
 
+    def holds(self, info: Tensor) -> Tensor:
+        """Whether the CRC holds [...] bool, of information bits [... info_bits]."""
+        return self.check(info)[1]
+
     def info(self, payload: Tensor) -> Tensor:
         """Information bits [... info_bits] uint8 of payload [... payload_bytes] uint8: octets and CRC, most significant bits first."""
         check = crc16(payload)

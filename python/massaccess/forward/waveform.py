@@ -25,6 +25,8 @@ from ..burst import ROW_RATE, Burst
 from ..core import Observation
 from ..errors import ShapeError
 
+OFFSETS = ("unknown", "known")  # whether receivers are told users' delays and carriers
+
 
 def preamble(burst: Burst) -> Tensor:
     """The preamble [preamble_len] complex64 that all users send: twice the same Zadoff-Chu sequence, of unit modulus."""

@@ -130,6 +130,11 @@ def likelihood(obs: Observation, *, link: str = "probit") -> Linear | Quantized:
     noise_var = samples.real.new_full((obs.frames, 1, 1), obs.noise_var)
     if obs.front_end.bits is None:
         return Linear(samples, noise_var)
+    if obs.rows is not None:
+        raise ConfigError(
+            "the matched filter of bursts blurs the levels of converters: use a receiver that takes few bits for noise, such as jcedd, or "
+            "frames of symbols (samples_per_symbol=1)"
+        )
     return Quantized.of(samples, obs.front_end, noise_var, link=link)
 
 

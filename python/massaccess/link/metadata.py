@@ -99,11 +99,11 @@ def metadata_of(config: SystemConfig, **known: Any) -> Metadata:
     >>> known.noise_var, known.adc_bits, known.calibration
     (0.1, 0, 'roof-3')
     """
-    from ..forward.channels import received_power
     from ..forward.front_end import front_end
     from ..forward.pilots import book_id, book_of
+    from ..forward.simulate import sample_power
 
-    converter = front_end(bits=config.adc_bits, power=received_power(config))
+    converter = front_end(bits=config.adc_bits, power=sample_power(config))
     book = book_of(config)
     told = {
         "rx_rate": config.sample_rate_hz,

@@ -163,6 +163,31 @@ class Link:
         found = detector(MatchedFilter.of(rx, mean, self.noise_var + channel.error.sum(1), self.present), self.prior)
         return found if self.told is None else self._filled(found)
 
+    def tuned(self, channel: ChannelEstimate) -> Link:
+        """Itself: users are in step."""
+        return self
+
+    def track(self, channel: ChannelEstimate, soft: Symbols | None = None) -> Link:
+        """Itself: users are in step."""
+        return self
+
+    @property
+    def offsets(self) -> dict[str, Tensor]:
+        """None: users are in step."""
+        return {}
+
+    def put(self, rows: Tensor, other: Link) -> Link:
+        """Itself: nothing of it changes from round to round."""
+        return self
+
+    def unexplained(self, channel: ChannelEstimate, symbols: Symbols) -> Tensor:
+        """Power that an answer leaves of the received samples over what noise and the answer's own errors should leave [B]."""
+        power = channel.mean.abs().square() + channel.error
+        rx, sent = torch.cat([self.pilot_rx, self.data_rx], 1), torch.cat([self.pilots, symbols.mean], 1)
+        doubt = torch.cat([torch.zeros_like(self.pilots.real), symbols.var], 1)
+        due = self.noise_var + doubt @ power + sent.abs().square() @ channel.error
+        return ((rx - sent @ channel.mean).abs().square() / due).mean((1, 2))
+
     @property
     def open(self) -> Tensor:
         """Slots whose symbols are to be detected [B K] bool."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -10,6 +11,7 @@ from torch import Tensor
 
 from ..core import ChannelPrior, Estimate, Observation
 from ..detection.linear import Symbols
+from ..detection.waves import WaveEp
 from ..errors import ShapeError
 from ..estimation.estimate import ChannelEstimate
 from ..estimation.lmmse import combine
@@ -19,12 +21,16 @@ from ..weights import choose
 from .coherent import Detector, Link, known_active
 from .doubt import Doubt
 from .selection import Selection
+from .waves import WaveLink
 
 LARGEST_RESIDUAL = 1.5
 """Of what was received over what the answer leaves unexplained; above it, the Gaussian prior has a try at the frame."""
 
 TRUSTED_MISFIT = 1.5
 """Of a user's channel, up to which the prior is believed: four standard deviations above 1 with 64 antennas."""
+
+STEP, LAST = WaveEp(8, 0.4), WaveEp(5, 0.5)
+"""Detectors of bursts, whose users are out of step: between channel estimates, and of the answer."""
 
 
 @dataclass(frozen=True)
@@ -44,8 +50,8 @@ class LearnedEp:
     should, or is not finite, are received again with the Gaussian prior, and the answer that explains more is kept; not when time is up.
     """
 
-    detector: Detector
-    final: Detector
+    detector: Detector | WaveEp
+    final: Detector | WaveEp
     weights: str = "auto"
     pilot_evaluations: int = 2
     rounds: int = 5
@@ -63,6 +69,8 @@ class LearnedEp:
         info: nfe (mean over frames), evaluations [B], error_var [B N] (mean over antennas), mismatch [B] (`misfit` of all users: about 1
         where the prior fits), residual [B], fallback [B] bool, cut (time was up).
         """
+        if obs.rows is not None and self.detector is not STEP:
+            return replace(self, detector=STEP, final=LAST)(obs, active=active, told=told, generator=generator)
         active = known_active(obs) if active is None else active
         if active.shape != (obs.frames, obs.users):
             raise ShapeError(f"active is {list(active.shape)}: pass [{obs.frames}, {obs.users}] booleans or probabilities")
@@ -85,6 +93,7 @@ class LearnedEp:
             residual=answer.residual,
             fallback=fallback,
             cut=answer.cut,
+            **{name: slots.put(value) for name, value in answer.offsets.items()},
         )
 
     def _second_try(
@@ -100,15 +109,16 @@ class LearnedEp:
         return replace(first.put(won, second.take(better)), evaluations=first.evaluations), won  # the Gaussian prior evaluates nothing
 
     def _receive(self, obs: Observation, slots: Selection, prior: ChannelPrior, doubt: Doubt | None, told: Tensor | None) -> Answer:
-        link = Link.of(obs, slots, prior.beams, told=told)
+        link: Any = (Link.of if obs.rows is None else WaveLink.of)(obs, slots, prior.beams, told=told)
         exchange = Exchange.of(link, prior, doubt)
         alone = 1 if isinstance(prior, Gaussian) else self.pilot_evaluations + (0 if obs.data_len else self.rounds)
         settled, cut = Settled(exchange), False
         for step in range(alone):
             if cut := step > 0 and obs.late:
                 break
-            exchange = exchange.step(link.known(link.unheard() if told is not None else None, exchange.channel), self.damping)
-        before = None
+            link = exchange.link
+            exchange = exchange.step(link.known(link.unheard() if told is not None else None, exchange.channel), self.damping).tracked()
+        exchange, before = exchange.tuned(), None
         for _ in range(self.rounds if obs.data_len else 0):
             if cut := cut or obs.late:
                 break
@@ -122,7 +132,7 @@ class LearnedEp:
                     break
             exchange, before = self._round(exchange, soft, turns=self.turns)
         settled.keep(exchange)
-        return self._answer(link, settled, cut)
+        return self._answer(settled, cut)
 
     def _moving(self, exchange: Exchange, step: Tensor) -> Tensor:
         """Frames [B] whose symbols moved by ``step`` [B D K], more than ``tolerance``; those of doubtful users count by their chance."""
@@ -134,15 +144,16 @@ class LearnedEp:
         posterior means of the last symbols as well."""
         channel = exchange.linear(exchange.link.known(soft, exchange.channel))
         for _ in range(turns - 1):
+            exchange = exchange.tracked(channel, soft)
             soft = exchange.link.detect(self.detector, channel)
             channel = exchange.linear(exchange.link.known(soft, channel))
-        return exchange.evaluate(channel, self.damping, soft), soft.mean
+        return exchange.evaluate(channel, self.damping, soft).tracked(channel, soft), soft.mean
 
-    def _answer(self, link: Link, settled: Settled, cut: bool) -> Answer:
-        channel = settled.decided()
+    def _answer(self, settled: Settled, cut: bool) -> Answer:
+        channel, link = settled.decided(), settled.link
         symbols = link.detect(self.final, channel)
         rows = link.beams.back(channel.mean)
-        residual = unexplained(link, channel, symbols).masked_fill(settled.mismatch.isnan(), torch.inf)
+        residual = link.unexplained(channel, symbols).masked_fill(settled.mismatch.isnan(), torch.inf)
         return Answer(
             rows,
             channel.error.mean(-1),
@@ -153,6 +164,7 @@ class LearnedEp:
             settled.chance,
             settled.exchange.closed,
             cut,
+            link.offsets,
         )
 
 
@@ -160,7 +172,7 @@ class LearnedEp:
 class Exchange:
     """Where the messages between samples and prior stand: ``message`` is the prior's last, ``channel`` the posterior, both [B K M]."""
 
-    link: Link
+    link: Any  # Link, or WaveLink of bursts
     prior: ChannelPrior
     message: ChannelEstimate
     channel: ChannelEstimate
@@ -169,10 +181,10 @@ class Exchange:
     evaluations: int = 0
 
     @staticmethod
-    def of(link: Link, prior: ChannelPrior, doubt: Doubt | None = None) -> Exchange:
+    def of(link: Any, prior: ChannelPrior, doubt: Doubt | None = None) -> Exchange:
         """Before anything was received: the powers that the prior expects, times the users' gains."""
-        empty = link.pilot_rx.new_zeros(*link.present.shape, link.pilot_rx.shape[2])
         power = torch.where(link.present, link.gain, 1)[..., None] * link.beams.power
+        empty = torch.view_as_complex(power.new_zeros(*power.shape, 2))
         start = first_message(power, empty)
         start = either(link.present[..., None], doubt.message(start), start) if doubt else start
         return Exchange(link, prior, start, start, power.new_ones(len(empty)), doubt)
@@ -230,6 +242,14 @@ class Exchange:
             self, message=message, channel=found, mismatch=mismatch, doubt=doubt, evaluations=self.evaluations + (not self.closed)
         )
 
+    def tuned(self) -> Exchange:
+        """With the carriers that the link finds before anything is decided."""
+        return replace(self, link=self.link.tuned(self.channel))
+
+    def tracked(self, channel: ChannelEstimate | None = None, soft: Symbols | None = None) -> Exchange:
+        """With the users' delays and carriers after one more look at what is left of the samples."""
+        return replace(self, link=self.link.track(self.channel if channel is None else channel, soft))
+
     def take(self, rows: Tensor) -> Exchange:
         """The frames that ``rows`` (indices or a mask) picks."""
         parts = {"message": self.message.take(rows), "channel": self.channel.take(rows), "mismatch": self.mismatch[rows]}
@@ -257,20 +277,11 @@ def distrusted(found: ChannelEstimate, seen: ChannelEstimate, ratio: Tensor) -> 
     return ChannelEstimate(found.mean + share * (seen.mean - found.mean), found.error + share * seen.error)
 
 
-def unexplained(link: Link, channel: ChannelEstimate, symbols: Symbols) -> Tensor:
-    """Power that the answer leaves of the received samples over what noise and the answer's own errors should leave [B]."""
-    power = channel.mean.abs().square() + channel.error
-    rx, sent = torch.cat([link.pilot_rx, link.data_rx], 1), torch.cat([link.pilots, symbols.mean], 1)
-    doubt = torch.cat([torch.zeros_like(link.pilots.real), symbols.var], 1)
-    due = link.noise_var + doubt @ power + sent.abs().square() @ channel.error
-    return ((rx - sent @ channel.mean).abs().square() / due).mean((1, 2))
-
-
 class Settled:
     """The channels of frames that are done, gathered as they leave the batch."""
 
     def __init__(self, exchange: Exchange) -> None:
-        self.exchange = exchange
+        self.exchange, self.link = exchange, exchange.link
         self.channel = ChannelEstimate(exchange.channel.mean.clone(), exchange.channel.error.clone())
         self.mismatch, self.chance = exchange.mismatch.clone(), exchange.chance.clone()
         self.evaluations = torch.zeros(len(self.mismatch), dtype=torch.long, device=self.mismatch.device)
@@ -280,6 +291,7 @@ class Settled:
         """Stores ``part``: the frames still in the batch that are ``done`` (all of them by default), which leave it."""
         done = torch.ones_like(self._left, dtype=torch.bool) if done is None else done
         rows = self._left[done]
+        self.link = self.link.put(rows, part.link)
         self.channel.mean[rows], self.channel.error[rows] = part.channel.mean, part.channel.error
         self.mismatch[rows], self.evaluations[rows], self.chance[rows] = part.mismatch, part.evaluations, part.chance
         self._left = self._left[~done]
@@ -303,17 +315,20 @@ class Answer:
     chance: Tensor  # [B K]
     closed: bool
     cut: bool
+    offsets: Mapping[str, Tensor]  # [B K] each: delay and cfo of bursts
 
     def take(self, rows: Tensor) -> Answer:
         parts: dict[str, Any] = {name: getattr(self, name)[rows] for name in _LINES}
-        return replace(self, symbols=self.symbols.take(rows), **parts)
+        offsets = {name: value[rows] for name, value in self.offsets.items()}
+        return replace(self, symbols=self.symbols.take(rows), offsets=offsets, **parts)
 
     def put(self, rows: Tensor, other: Answer) -> Answer:
         """A copy with the frames of ``other`` in the places that ``rows`` marks."""
         parts: dict[str, Any] = {name: _put(getattr(self, name), rows, getattr(other, name)) for name in _LINES}
         names = ("symbols", "symbol_var", "mean", "var")
         symbols = Symbols(*(_put(getattr(self.symbols, name), rows, getattr(other.symbols, name)) for name in names))
-        return replace(self, symbols=symbols, **parts)
+        offsets = {name: _put(value, rows, other.offsets[name]) for name, value in self.offsets.items()}
+        return replace(self, symbols=symbols, offsets=offsets, **parts)
 
 
 _LINES = ("rows", "error", "residual", "mismatch", "evaluations", "chance")

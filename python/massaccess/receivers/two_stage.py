@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,6 +15,10 @@ from .coherent import Coherent
 from .jcedd import LearnedEp
 from .one_bit import QuantizedEp
 from .reexamine import Account, Verdict, believed, better, checkable, cleaned, identities, put, rows, weighed
+
+SURE = 1.0
+"""Log odds from which on a user of a burst is active for certain: data are many there, and their evidence is a bound (`doubt.Doubt.heard`),
+which gives up weak users that pilots alone make out."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +33,7 @@ class TwoStage:
     ``reexamine``: frames where the check sum of an active user fails, or whose ``residual`` is too large, are looked at up to so many times
     more. Users whose check holds are taken away, the detector sees what is left of the pilots, and the whole frame is received
     again, with their symbols known. The answer is kept where more users came through, or less is unexplained; a frame without progress
-    is left alone, and all are when time is up. Frames too short to carry a check sum are not looked at again.
+    is left alone, and all are when time is up. Frames too short to carry a check sum, and bursts, are not looked at again.
     """
 
     detector: Receiver
@@ -51,24 +56,27 @@ class TwoStage:
         ``reexamine`` reexamined [B]: further looks at a frame, checks [B]: check sums looked at on the way, cut [B], and
         evaluations of all looks."""
         found = self.detector(obs, generator=generator)
+        obs = located(obs, found)
         odds = self._odds(found)
-        chances = self._candidates(odds) if self.spare and not obs.all_active else found.active
+        chances = (
+            self._candidates(odds, sure=SURE if obs.rows is not None else math.inf) if self.spare and not obs.all_active else found.active
+        )
         estimate = self.coherent(obs, active=chances, generator=generator)
         activity = estimate.activity if self.spare else found.activity
         estimate = replace(estimate, activity=activity, info={**found.info, **estimate.info})
-        if obs.all_active or not obs.data_len:
+        if obs.all_active or not obs.data_len or obs.rows is not None:
             return estimate
         done = torch.zeros_like(found.active)
         if self.reexamine and checkable(obs):
             estimate, done, odds = self._again(obs, estimate, odds, generator)
         return believed(obs, estimate, done, odds) if self.spare and not obs.late else estimate
 
-    def _candidates(self, odds: Tensor) -> Tensor:
-        """Probabilities [B N] of log odds, zero for those left out; without ``spare`` decisions."""
+    def _candidates(self, odds: Tensor, sure: float = math.inf) -> Tensor:
+        """Probabilities [B N] of log odds, zero for those left out, 1 from ``sure`` on; without ``spare`` decisions."""
         if not self.spare:
             return odds > 0
         rank = odds.argsort(dim=1, descending=True, stable=True).argsort(dim=1)
-        chance = torch.sigmoid(odds)
+        chance = torch.sigmoid(odds).masked_fill(odds > sure, 1)
         return torch.where((chance > self.low) & (rank < (odds > 0).sum(1, keepdim=True) + self.spare), chance, 0)
 
     def _odds(self, found: Estimate) -> Tensor:
@@ -102,3 +110,12 @@ class TwoStage:
             verdict.ok[left[won]], verdict.symbols[left[won]] = new.ok[won], new.symbols[won]
             left = left[won & new.again]
         return replace(estimate, info={**estimate.info, **account.info()}), verdict.ok, odds
+
+
+def located(obs: Observation, found: Estimate) -> Observation:
+    """With what an answer says of the users' delays and carriers (info ``delay``, ``cfo``), where the observation leaves them open."""
+    told: dict[str, Any] = {}
+    if obs.rows is not None:
+        told |= {"user_delay": found.info["delay"]} if "delay" in found.info and obs.timing_range else {}
+        told |= {"user_cfo": found.info["cfo"]} if "cfo" in found.info and obs.cfo_range else {}
+    return replace(obs, **told)
