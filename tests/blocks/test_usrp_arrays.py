@@ -172,8 +172,10 @@ class TestRefusals:
             massaccess.usrp_array_source(addresses="127.0.0.1", reference="internal")
 
     def test_a_device_that_is_told_too_late_ends_the_flowgraph_with_the_reason(self):
+        block = source("late=1")
+        block._interleaver._patience = 0.3
         with pytest.raises(_base.BlockFailure, match=r"no samples within .* start time had passed"):
-            received(source("late=1", start_seconds=-4.5))
+            received(block)
 
 
 class TestStream:
@@ -246,6 +248,22 @@ class TestStream:
         assert block.stats()["retunes"] == 1
         assert block.stats()["gaps"] == 0
         assert calls()[0] == "set_command_time"
+
+    def test_a_stream_that_stalls_is_counted(self):
+        """The device goes silent in the middle; the flowgraph is stopped from outside."""
+        block = source("samples=0,throttle=1")
+        block._interleaver._patience = 0.3
+        tb, end = gr.top_block(), blocks.null_sink(32)
+        tb.connect(block, end)
+
+        def tick():
+            if block.stats()["vectors"] > 20000:
+                block.devices[0]._silent = True
+            if block.stats()["stalls"]:
+                tb.stop()
+
+        massaccess.run(tb, on_tick=tick)
+        assert block.stats()["stalls"] >= 1
 
     def test_a_new_gain_is_tagged(self):
         block = source()

@@ -27,11 +27,11 @@ class Interleaver(FrameBlock):
         self.set_min_output_buffer(0, BUFFER_VECTORS)
         self._rate, self._freq, self._patience = rate, freq, patience
         self._lock = threading.Lock()
-        self._watch = None
+        self._stopped = threading.Event()
         self._facts = {}  # further tags on the first vector, and behind gaps
         self._changed = False
         self._restart()
-        self._counts = {"vectors": 0, "gaps": 0, "lost_vectors": 0, "disagreements": 0, "dropped_samples": 0, "retunes": 0}
+        self._counts = {"vectors": 0, "gaps": 0, "lost_vectors": 0, "disagreements": 0, "dropped_samples": 0, "retunes": 0, "stalls": 0}
         self.message_port_register_out(pmt.intern("stats"))
 
     def _restart(self):
@@ -45,14 +45,12 @@ class Interleaver(FrameBlock):
     @guarded(result=False)
     def start(self):
         self._restart()
-        self._watch = threading.Timer(self._patience, self._no_samples)
-        self._watch.daemon = True
-        self._watch.start()
+        self._stopped.clear()
+        threading.Thread(target=self._watch, args=(self._counts["vectors"],), daemon=True).start()
         return True
 
     def stop(self):
-        if self._watch:
-            self._watch.cancel()
+        self._stopped.set()
         return True
 
     def retune(self, when, freq):
@@ -72,7 +70,7 @@ class Interleaver(FrameBlock):
 
     def stats(self):
         """vectors passed on; gaps, and the vectors lost in them; disagreements of the streams, and the samples dropped to put them back in
-        step; retunes."""
+        step; retunes; stalls, spans of some seconds in which nothing came."""
         with self._lock:
             return dict(self._counts)
 
@@ -103,7 +101,6 @@ class Interleaver(FrameBlock):
         self._apart = False
         count = int(min(len(output), runs.min()))
         if count:
-            self._watch and self._watch.cancel()
             self._tag(int(target), count)
             for first in range(0, count, ROWS_AT_ONCE):
                 rows = slice(first, min(first + ROWS_AT_ONCE, count))
@@ -163,6 +160,18 @@ class Interleaver(FrameBlock):
         self.tag(0, row, "rx_freq", float(self._freq))
         for key, value in self._facts.items():
             self.tag(0, row, key, value)
+
+    def _watch(self, begun):
+        """Fails when nothing comes at all, and counts spans of ``patience`` in which nothing came: a board fell silent, or what follows
+        takes nothing."""
+        last = begun
+        while not self._stopped.wait(self._patience):
+            now = self._counts["vectors"]
+            if now == begun:
+                self._no_samples()
+                return
+            self._counts["stalls"] += now == last
+            last = now
 
     def _no_samples(self):
         from massaccess.errors import MassaccessError
