@@ -15,7 +15,6 @@ VERBS = {
     "receive": "Decode a SigMF recording, or what comes from a virtual air, a simulation or USRPs.",
     "transmit": "Send the bursts of users to a radio, over ZMQ, or into files.",
     "air": "Run a virtual air on this machine: users, broker, base station and monitor.",
-    "transmit": "Send the bursts of users to a radio, over ZMQ, or into files.",
     "listen": "Show or record what a flowgraph publishes over ZMQ.",
     "ap": "Run one access point: antennas of its own, Gaussian factors to a fusion centre.",
     "fuse": "Run the fusion centre of distributed access points.",
