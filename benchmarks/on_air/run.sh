@@ -40,7 +40,7 @@ for point in "64 uma 5" "32 rayleigh 3.75" "16 rayleigh 8.75"; do
         --samples-per-symbol 1 --preamble 0 --guard 0 --timing-offset 0 --cfo-hz 0 --common-cfo-hz 0
 done
 
-for script in coding_gain gaps memory; do
+for script in coding_gain memory; do
     if [[ ! -e $out/$script.json && $script == ${ONLY:-*} && -e $here/$script.py ]]; then
         echo "$(date +%T) $script"
         ${PYTHON:-python3} "$here/$script.py" --out "$out"

@@ -53,6 +53,19 @@ def test_errors_are_counted_as_what_they_are(first):
     assert tally.broker == {"slot": 16}
 
 
+def test_coded_bursts_are_lost_when_their_payload_is():
+    report, found = halves()
+    found["symbols"][1] *= -1  # all wrong before decoding
+    tally = Tally(CONFIG.replace(code="conv"))
+    tally.sent(report)
+    tally.found(found)
+    bursts = int(report.active.sum())
+    assert tally.counts["wrong"] > 0
+    assert tally.rates()["fer"] is None
+    tally.decoded(bursts - 3)
+    assert tally.rates()["fer"] == pytest.approx(3 / bursts)
+
+
 def test_reports_survive_the_wire_and_others_are_refused():
     report, found = halves()
     back = SlotReport.of(wire.decode(wire.encode(report.arrays(), Metadata(frame=0), sequence=0)), 16)

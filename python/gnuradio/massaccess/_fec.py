@@ -1,7 +1,8 @@
 """Decoders and encoders of GNU Radio's gr-fec for the codes of `massaccess.forward.coding`, as functions of whole batches.
 
-Its list decoder takes over the memory of a path that is dropped before the other branch of that path has been copied from there, so a
-list of 8 is worth less than 8 paths; a longer one, where the CRC does not hold, wins back half of that (docs/coded_payloads.md).
+Its list decoder makes more errors than one that keeps its paths apart (probably it takes over the memory of a path that is dropped before
+the other branch of that path has been copied from there), so a list of 8 is worth less than 8 paths;
+a longer one, where the CRC does not hold, wins back half of that (docs/coded_payloads.md).
 
 gr-fec's conventions differ from the toolkit's, and from one another: its polar decoder takes floats that are positive for ones, natural
 logarithm or not; its Viterbi decoder takes octets, 255 for a sure one, 128 for nobody knows and 0 for a sure zero. Its polar encoder

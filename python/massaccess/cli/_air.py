@@ -75,6 +75,8 @@ class Launcher:
             for listener in self._listeners.values():
                 listener.close()
             self._base_report = self._read(self.folder / "base.json")
+            if (payloads := self._base_report.get("flowgraph", {}).get("payloads")) is not None:
+                self.tally.decoded(payloads)
             restore()
 
     def report(self) -> dict[str, Any]:
@@ -94,7 +96,8 @@ class Launcher:
     def show(self, report: Mapping[str, Any]) -> None:
         """The report, for people."""
         base = report["base"]
-        facts = {**self._facts(), "digest": base.get("digest", "")[:16]}
+        coded = {"payloads": f"{base['payloads']} received, {base['failed_crc']} failed the CRC"} if "payloads" in base else {}
+        facts = {**self._facts(), **coded, "digest": base.get("digest", "")[:16]}
         Console().print(Group(Text(headline(self.config)), self._rows(facts)))
 
     # --- processes ---

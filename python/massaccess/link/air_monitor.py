@@ -19,7 +19,7 @@ THRESHOLD = 0.5
 
 class Tally:
     """Counts slot by slot: bursts that were sent, and missed of them; users taken to be active that were silent, false_alarms; bursts that
-    were found with wrong bits, wrong; bits and bit_errors of those that were found."""
+    were found with wrong bits before decoding, wrong; bits and bit_errors of those that were found."""
 
     def __init__(self, config: SystemConfig) -> None:
         self.width = config.data_len * constellation(config.modulation).bits_per_symbol
@@ -28,6 +28,12 @@ class Tally:
         self._found: OrderedDict[int, tuple[np.ndarray, np.ndarray | None]] = OrderedDict()
         self.counts = dict.fromkeys(("slots", "bursts", "missed", "false_alarms", "wrong", "bits", "bit_errors", "unpaired"), 0)
         self.broker: Mapping[str, Any] = {}
+        self._code = config.code
+        self._payloads: int | None = None
+
+    def decoded(self, payloads: int) -> None:
+        """Takes how many payloads of coded bursts came out of the base station's decoder in all."""
+        self._payloads = payloads
 
     def sent(self, report: SlotReport) -> None:
         """Takes what a broker said."""
@@ -46,14 +52,18 @@ class Tally:
             self._compare(frame)
 
     def rates(self) -> dict[str, float | None]:
-        """p_md, p_fa, ber of bursts that were found, and fer: bursts that were missed or have wrong bits. None where nothing was sent."""
+        """p_md, p_fa, ber of bursts that were found, and fer: bursts that were missed or have wrong bits, or with a code what `decoded`
+        says. None where nothing was sent, or is known."""
         c = self.counts
+        lost: int | None = c["missed"] + c["wrong"]
+        if self._code != "none":
+            lost = None if self._payloads is None else max(c["bursts"] - self._payloads, 0)
         silent = c["slots"] * self._users - c["bursts"]
         return {
             "p_md": c["missed"] / c["bursts"] if c["bursts"] else None,
             "p_fa": c["false_alarms"] / silent if silent else None,
             "ber": c["bit_errors"] / c["bits"] if c["bits"] else None,
-            "fer": (c["missed"] + c["wrong"]) / c["bursts"] if c["bursts"] and c["bits"] else None,
+            "fer": lost / c["bursts"] if lost is not None and c["bursts"] and c["bits"] else None,
         }
 
     def _compare(self, frame: int) -> None:
