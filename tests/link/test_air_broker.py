@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import signal
+import struct
 import subprocess
 import sys
 import threading
@@ -241,6 +242,39 @@ def test_a_user_that_stalls_is_silent_and_comes_back_at_the_beginning_of_a_slot(
     assert len(after) >= 5 and (np.diff(after) == 1).all()
     assert [event.what for event in broker.events] == ["is silent", "is back"]
     assert broker.lines[0].counts.silent_slots >= len(away)
+
+
+def test_a_user_that_stalls_within_a_slot_drops_the_rest_of_it(tmp_path):
+    """It counts its samples itself, and stops after 130 of the 160 that it was asked for."""
+    context = zmq.Context()
+    socket = context.socket(zmq.REP)
+    socket.bind(f"ipc://{tmp_path}/user0")
+    state = {"sent": 0}
+    with (
+        Broker(CLEAR, {0: f"ipc://{tmp_path}/user0"}, f"ipc://{tmp_path}/base", seed=3, patience_s=0.2, chunk=2) as broker,
+        ArrayLine(broker.endpoint, CLEAR.antennas, most=SIZE) as line,
+    ):
+
+        def answer():
+            stalled = state["sent"] == 3 * 160 + 130 and not broker.lines[0].silent
+            if not stalled and socket.poll(20):
+                (wanted,) = struct.unpack_from("<I", socket.recv())
+                count = min(wanted, 130 if state["sent"] == 3 * 160 else 1000)
+                index = np.arange(state["sent"], state["sent"] + count)
+                state["sent"] += count
+                socket.send((index // SIZE + 1).astype("<c8").tobytes())
+
+        with running(answer), running(broker.step):
+            found = gather(line, 7 * SIZE)
+            while broker.lines[0].silent or state["sent"] < 4 * 160:
+                found += gather(line, SIZE)
+            values = list(sent_in(found + gather(line, 6 * SIZE)).values())
+    socket.close()
+    context.term()
+    assert SIZE == 80 and values[:7] == list(range(1, 8))  # whole slots that came are used
+    back = values.index(9)  # the eighth was cut
+    assert set(values[7:back]) == {0} and values[back:] == list(range(9, 9 + len(values) - back))
+    assert broker.counters()["dropped"] == 80  # what had come of it, and the rest
 
 
 def sent_alone(found, seed=3):
