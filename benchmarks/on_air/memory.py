@@ -67,7 +67,7 @@ def main() -> None:
                     seen[pid]["mib"].append(round(found[1], 2))
             time.sleep(10)
     finally:
-        air.send_signal(signal.SIGINT)
+        air.send_signal(signal.SIGTERM)  # SIGINT is ignored by whatever a script starts in the background
         code = air.wait(120)
     lines = list(seen.values())
     for line in lines:
