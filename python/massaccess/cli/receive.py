@@ -142,7 +142,11 @@ def _where(radio: Any, source: str, settings: Iterable[str], endpoint: str, fram
 
 def _frames(radio: Any, where: dict[str, Any], seed: int, options: dict[str, Any]) -> Any:
     """The flowgraph for a recording of frames."""
-    refused = [name for name in ("record", "calibration", "overwrite", "epoch", "mask", "level_db") if options.pop(name) not in ("", False, None, 0.0)]
+    refused = [
+        name
+        for name in ("record", "calibration", "overwrite", "epoch", "mask", "level_db")
+        if options.pop(name) not in ("", False, None, 0.0)
+    ]
     if refused:
         raise ConfigError(f"--{refused[0]} is for samples of an array, and this is a recording of frames: leave it out")
     return radio.capture(**where, seed=seed, **options)
