@@ -26,8 +26,8 @@ SOURCES = ("sim", "zmq", "sigmf", "uhd")
 
 
 class station(gr.top_block):
-    """source -> [recorder], and source -> [array_health] -> [level] -> [array_corrector] -> synchronizer -> receiver -> [payload_decoder] ->
-    [publisher].
+    """source -> [recorder], and source -> [array_health] -> [level] -> [array_corrector] -> synchronizer -> receiver ->
+    [payload_decoder] -> [publisher].
 
     ``source`` is one of `SOURCES`: "sim", users and air in this flowgraph; "zmq", a broker of a virtual air; "sigmf", a recording of an
     array, whose metadata replace ``config``; "uhd", USRPs. ``where`` are parameters of the source block: of `air_simulator` (and
