@@ -212,6 +212,17 @@ def test_a_flood_costs_bounded_memory_and_is_counted():
     assert stats["codewords"] == stats["payloads"] == len(found) >= 16
 
 
+def test_a_receiver_waits_for_a_decoder_that_is_slow(coded, monkeypatch):
+    """The queue is far smaller than a batch's codewords, and the decoder takes its time."""
+    monkeypatch.setattr("gnuradio.massaccess._decoder.LLRS_AT_ONCE", 1)
+    tb = massaccess.uplink(coded.replace(code="conv"), JOINT, seed=5, frames=40, threads=1)
+    tb.payloads._most, decode = 8, tb.payloads._decode
+    tb.payloads._decode = lambda *arguments: (time.sleep(0.003), decode(*arguments))[1]
+    massaccess.run(tb)
+    assert tb.payloads.stats()["dropped"] == 0
+    assert tb.payloads.stats()["codewords"] == tb.receiver.stats()["active"] > 40
+
+
 def test_the_encoder_gives_the_bits_that_the_library_sends():
     for code in ("none", "conv"):
         framing = Framing(16, BITS, code)

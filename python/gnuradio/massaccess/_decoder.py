@@ -23,6 +23,8 @@ from ._queue import ESTIMATE, OVERFLOW, STALL_SECONDS, Entry, FrameQueue, Side
 STATS_SECONDS = 0.5
 CONVERTER = {"adc_scale": 1.0, "adc_offset": 0.0, "adc_dither": 0.0}  # and what they are where nobody says
 SIDE = ("noise_var", "adc_bits", *CONVERTER)  # tags that receivers need
+LLRS_AT_ONCE = 256  # codewords that are published without asking whether their decoder keeps up
+PATIENCE_SECONDS = 10.0
 LEAST_VAR = 1e-30  # of a symbol, in the logarithm
 MAX_BUFFER = 512 << 20  # bytes that the answers of two batches may take
 
@@ -131,6 +133,7 @@ class Decoder(FrameBlock):
         self._seconds = 0.0
         self._published = time.monotonic()
         self._signed = self._warned = self._noted = False
+        self._behind = None
         for port in ("packets", "active", "llrs", "stats"):
             self.message_port_register_out(pmt.intern(port))
 
@@ -148,6 +151,10 @@ class Decoder(FrameBlock):
     def stop(self):
         self._queue.close()
         return True
+
+    def wait_for(self, behind):
+        """With overflow "block", ratios wait while ``behind()`` says that whoever takes them is, `PATIENCE_SECONDS` at most at a time."""
+        self._behind = behind if self._queue.blocking else None
 
     @guarded
     def general_work(self, input_items, output_items):
@@ -279,10 +286,17 @@ class Decoder(FrameBlock):
         rows, users = np.nonzero(answer.active)
         llrs, noise = self._engine.soft(answer.estimate, rows, users)
         snr_db = -10 * np.log10(np.maximum(noise, LEAST_VAR))
-        for row, user, values, var, snr in zip(rows, users, llrs, noise, snr_db, strict=True):
+        for index, (row, user, values, var, snr) in enumerate(zip(rows, users, llrs, noise, snr_db, strict=True)):
+            if self._behind and index % LLRS_AT_ONCE == 0:
+                self._let_catch_up()
             known = {"frame": pmt.from_uint64(answer.frames[row]), "user": int(user), "activity": float(answer.activity[row, user])}
             known |= {"receiver": self._engine.name, "symbol_var": float(var), "snr_db": float(snr)}
             self.message_port_pub(port, pmt.cons(to_dict_pmt(known), pmt.init_f32vector(len(values), values.tolist())))
+
+    def _let_catch_up(self):
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while self._behind() and not self._stopped() and time.monotonic() < deadline:
+            time.sleep(0.002)
 
     def _publish_active(self, answer):
         port = pmt.intern("active")

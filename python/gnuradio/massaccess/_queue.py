@@ -52,6 +52,11 @@ class FrameQueue:
         self.dropped = 0
         self.stalls = 0
 
+    @property
+    def blocking(self):
+        """Whether nothing may be lost."""
+        return self._overflow == "block"
+
     def room(self):
         """How many frames can be put now; waits a moment for one."""
         if self._overflow != "block":

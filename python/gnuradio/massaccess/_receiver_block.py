@@ -32,6 +32,10 @@ class ReceiverBlock(gr.hier_block2):
         check_side("noise_var", noise_var, estimate=True)
         self._intake.set_side(noise_var=noise_var)
 
+    def wait_for(self, behind):
+        """With overflow "block", ratios on port ``llrs`` are held back while ``behind()`` says so, as `payload_decoder.behind` does."""
+        self._decoder.wait_for(behind)
+
     def stats(self):
         """receiver, weights, weights_hash, gains, and so far: frames, active, packets, learned (frames that tell gains), dropped, rejected,
         cut, stalls, queue, seconds."""

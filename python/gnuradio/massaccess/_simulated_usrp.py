@@ -3,7 +3,9 @@
 Everything that hardware does to an array, and everything that goes wrong, is asked for in the device arguments (``more_args``):
 
     seed=3            draws of chain phases, gains, noise and losses
-    signal=tone       what the antennas get: tone, preamble, noise or silence
+    signal=tone       what the antennas get: tone, preamble, noise, silence or file
+    file=             samples of all antennas with signal=file, complex64 as in the data of a recording, over and over; their root mean
+                      square becomes that of a signal
     snr_db=20         of the signal, per sample
     tone_hz=100e3     offset of the tone
     level=0.1         amplitude of the signal; full scale is 1
@@ -43,6 +45,7 @@ ALL_MBOARDS = 2**64 - 1
 DEFAULTS = {
     "seed": 0,
     "signal": "tone",
+    "file": "",
     "snr_db": 20.0,
     "tone_hz": 100e3,
     "level": 0.1,
@@ -69,7 +72,7 @@ DEFAULTS = {
     "samples_per_symbol": 4,
     "slot_samples": 608,
 }
-SIGNALS = ("tone", "preamble", "noise", "silence")
+SIGNALS = ("tone", "preamble", "noise", "silence", "file")
 KNOWN_ARGS = {"type", "num_recv_frames", "recv_frame_size", "num_send_frames", "send_frame_size", "clock_source", "time_source"}
 COMMON_PHASES = 2**16  # keeps draws of phases apart from those of noise
 log = []  # (method, arguments) of every call
@@ -281,6 +284,9 @@ class usrp_source(_Device, gr.basic_block):
         self._open(device_addr, args)
         gr.basic_block.__init__(self, "usrp_source", in_sig=None, out_sig=[np.complex64] * self.antennas)
         self.start_time, self.lost = None, []
+        if self.options["signal"] == "file":
+            self._played = _samples_of(self.options["file"], self.antennas)
+            self._rms = np.sqrt(np.mean(np.abs(self._played) ** 2)) or 1.0
 
     def set_rx_agc(self, enable, chan=0):
         self._note("set_rx_agc", enable, chan)
@@ -420,6 +426,8 @@ class usrp_source(_Device, gr.basic_block):
         if kind == "noise":
             draw = np.random.default_rng([self.options["seed"], 2, int(when[0])])
             return ((draw.standard_normal(len(when)) + 1j * draw.standard_normal(len(when))) * np.sqrt(0.5))[None]
+        if kind == "file":
+            return self._played[when % len(self._played)].T / self._rms
         instants = when - delay[:, None] if delay.any() else when[None]
         if kind == "tone":
             return np.exp(2j * np.pi * (instants * (self.options["tone_hz"] / self.rate) % 1))
@@ -488,6 +496,18 @@ def _preamble(options, instants):
         copy = np.fft.ifft(bins * np.exp(2j * np.pi * shift)) / np.sqrt(power)
         rows.append(copy[np.floor(row).astype(np.int64) % len(wave)])
     return np.stack(rows)
+
+
+def _samples_of(path, antennas):
+    from massaccess.errors import ConfigError
+
+    try:
+        samples = np.memmap(path, np.complex64, "r")
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"the simulated array cannot play '{path}' ({error}): pass file=PATH, complex64 of all antennas") from None
+    if len(samples) % antennas:
+        raise ConfigError(f"'{path}' has {len(samples)} samples, and the device {antennas} channels: pass a file of as many antennas")
+    return samples.reshape(-1, antennas)
 
 
 def _unknown(*words):

@@ -22,7 +22,8 @@ class array_corrector(FrameBlock):
     used, with a warning. ``amplitude`` equalises levels too. Delays are filtered away only beyond ``least_delay`` samples; the output is
     then some samples late, its tags stay at their instants, and the last few samples of a stream that ends are lost.
 
-    Masked antennas (of messages at port ``health``, unless ``masking`` is off; of the calibration; or `set_mask`) are filled in from the
+    Masked antennas (of tag ``mask`` of `array_health`, from that sample on, or of messages at port ``health``, as soon as they come, unless
+    ``masking`` is off; of the calibration; or `set_mask`) are filled in from the
     others with the covariance of the channel model ``channel_cov`` and the expected ``snr_db`` of all users together; without one they
     are 0. See `massaccess.calibration.masking`.
 
@@ -106,7 +107,7 @@ class array_corrector(FrameBlock):
             if self._pending:
                 self.tag(0, 0, "calibration", self._id or "none")
                 self._pending = False
-        self.pass_tags(0, 0, usable, skip=("calibration",))
+        self.pass_tags(0, 0, usable, skip=("calibration", "mask"))
         self.consume(0, usable)
         return usable
 
@@ -120,7 +121,10 @@ class array_corrector(FrameBlock):
         if state is not self._state or (self._pending and self._book is not None and self._correction is None):
             self._state = state
             self._choose()
-        later = [tag.offset - read for tag in found if tag.offset > read and str(tag.key).startswith("rx_")]
+        for tag in first:
+            if str(tag.key) == "mask":
+                self._follow(tag.value)
+        later = [tag.offset - read for tag in found if tag.offset > read and (str(tag.key).startswith("rx_") or str(tag.key) == "mask")]
         return min(later, default=count)
 
     def _choose(self):
@@ -183,12 +187,16 @@ class array_corrector(FrameBlock):
         self._past = window[count : count + half].copy()
         return result
 
+    def _follow(self, mask):
+        """Takes on a mask that `array_health` has said; one that would leave no antenna is none."""
+        if self._masking and pmt.is_u8vector(mask) and pmt.length(mask) == len(self._given) and any(pmt.u8vector_elements(mask)):
+            self._given = np.array(pmt.u8vector_elements(mask), bool)
+            self._plan()
+
     @guarded
     def _on_health(self, message):
-        if self._masking:
-            mask = pmt.dict_ref(_dictionary(message), pmt.intern("mask"), pmt.PMT_NIL)
-            if pmt.is_u8vector(mask) and pmt.length(mask) == len(self._given) and any(pmt.u8vector_elements(mask)):
-                self.set_mask(np.array(pmt.u8vector_elements(mask), bool))
+        with self._lock:
+            self._follow(pmt.dict_ref(_dictionary(message), pmt.intern("mask"), pmt.PMT_NIL))
 
     @guarded
     def _on_calibration(self, message):

@@ -8,17 +8,25 @@ import pmt
 from ._array_tags import ArrayState
 from ._base import FrameBlock, guarded, item, to_dict_pmt
 from ._captures import Captures
+from ._decoder import check_side
 from ._signals import Signal
 
+BUFFER_VECTORS = 4096
+CLIPPING = 0.99  # of full scale, and beyond
 FLOATS = ("power_db", "clip_share", "coherence", "own_db", "noise_db", "phase_deg", "level_db")
 
 
 class array_health(FrameBlock):
-    """Looks at ``length`` vectors [antennas] out of every ``every``, and says which antennas work.
+    """Looks at ``length`` vectors [antennas] out of every ``every``, after ``persist`` looks at the start, and says which antennas work.
 
     ``signal`` "traffic" judges by what users send: powers, clipping, and what the antennas share. "tone" and "preamble" also find noisy,
     drifting and swapped antennas, by the calibration signal (parameters as those of `array_calibrator`) and the calibration in ``path``.
-    It must see the samples before they are corrected. A verdict counts after ``persist`` looks in a row that agree.
+    It must see the samples before they are corrected. A verdict counts after ``persist`` looks in a row that agree. ``full_scale`` is that
+    of the samples, 0 where nothing clips.
+
+    Out, where it is connected: the samples as they came, with tag ``mask`` (u8vector, 1: use it) on the first one behind a look that has
+    changed the mask. `array_corrector` follows it at that very sample, so that a recording gives the same answers again; no latency is
+    added.
 
     Port ``health``: after every look a dictionary with ``verdicts`` (words, by antenna), ``mask`` (u8vector, 1: use it), ``masked`` (how
     many are not), ``ok``, ``dead``, ``saturated``, ``noisy``, ``drifting``, ``swapped`` (counts), ``sure``, and f64vectors ``power_db``,
@@ -38,13 +46,18 @@ class array_health(FrameBlock):
         preamble_len=16,
         samples_per_symbol=4,
         roll_off=0.25,
+        full_scale=1.0,
     ):
-        from massaccess.calibration import Book
+        from massaccess.calibration import Book, Limits
         from massaccess.errors import ConfigError
 
         if length < 64 or every < length or persist < 1:
             raise ConfigError(f"length is {length}, every {every} and persist {persist}: pass 64 or more, no less, and 1 or more")
-        super().__init__("massaccess_array_health", in_sig=[item(np.complex64, antennas)])
+        check_side("full_scale", full_scale)
+        stream = [item(np.complex64, antennas)]
+        super().__init__("massaccess_array_health", in_sig=stream, out_sig=stream, required_outputs=0)
+        self.set_min_output_buffer(0, BUFFER_VECTORS)
+        self._limits = Limits(full_scale=CLIPPING * full_scale or np.inf)
         self._signal = None if signal == "traffic" else Signal(signal, tone_hz, search_hz, preamble_len, samples_per_symbol, roll_off)
         self._book = Book.load(path) if path else None
         self._every, self._persist = every, persist
@@ -52,6 +65,7 @@ class array_health(FrameBlock):
         self._state, self._lock = ArrayState(antennas), threading.Lock()
         self._last, self._runs, self._before = None, np.zeros(antennas, int), ("ok",) * antennas
         self._verdicts = ("ok",) * antennas
+        self._looks, self._told = 0, np.ones(antennas, bool)
         self.message_port_register_out(pmt.intern("health"))
 
     @property
@@ -66,6 +80,11 @@ class array_health(FrameBlock):
         return np.array([verdict == "ok" for verdict in self.verdicts])
 
     @property
+    def looks(self):
+        """How often it has looked since the start."""
+        return self._looks
+
+    @property
     def last(self):
         """`massaccess.calibration.Health` of the last look; ``None`` before the first."""
         with self._lock:
@@ -73,23 +92,36 @@ class array_health(FrameBlock):
 
     def start(self):
         self._collect.clear()
-        self._skip = 0
+        self._skip = self._looks = 0
+        self._told[:] = True  # whoever was connected meanwhile has not heard of a mask
         return True
 
     @guarded
     def general_work(self, input_items, output_items):
-        count = self._change(len(input_items[0]))
+        count = min(map(len, [*input_items, *output_items]))
+        count = self._change(count)
+        samples = input_items[0][:count]
+        if output_items and not np.array_equal(self.mask, self._told):
+            self._told = self.mask
+            self.tag(0, 0, "mask", pmt.init_u8vector(len(self._told), self._told.astype(int).tolist()))
+        count = self._examine(samples)
+        if output_items:
+            output_items[0][:count] = samples[:count]
+            self.pass_tags(0, 0, count)
+        self.consume(0, count)
+        return count if output_items else 0
+
+    def _examine(self, samples):
+        """Looks at ``samples`` when it is time to; returns up to where: what a look says is for those behind it."""
         if self._skip:
-            count = min(count, self._skip)
+            count = min(len(samples), self._skip)
             self._skip -= count
-            self.consume(0, count)
-            return 0
-        taken, capture = self._collect.take(input_items[0][:count].reshape(count, -1))
-        self.consume(0, taken)
+            return count
+        count, capture = self._collect.take(samples.reshape(len(samples), -1))
         if capture is not None:
-            self._skip = self._every - self._length
             self._look(capture)
-        return 0
+            self._skip = 0 if self._looks < self._persist else self._every - self._length  # no waiting for the first verdict
+        return count
 
     def _change(self, count):
         read, found = self.nitems_read(0), [tag for tag in self.tags(0, count) if str(tag.key).startswith("rx_")]
@@ -105,7 +137,8 @@ class array_health(FrameBlock):
         from massaccess.calibration import examine
 
         response, stored = self._known(capture)
-        found = examine(torch.from_numpy(capture), response=response, stored=stored)
+        found = examine(torch.from_numpy(capture), response=response, stored=stored, limits=self._limits)
+        self._looks += 1
         verdicts = found.verdicts
         with self._lock:
             self._last = found

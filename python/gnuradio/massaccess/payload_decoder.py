@@ -23,7 +23,8 @@ class payload_decoder(FrameBlock):
     payload whose CRC holds, with ``keep_failed`` also for the others. Port ``stats``: the dictionary of `stats`, twice a second at most.
 
     Memory is bounded: when more than ``queue_codewords`` wait, the oldest go, which ``dropped`` counts, as ``rejected`` counts malformed
-    PDUs. One receiver a block: GNU Radio ends a block that only has message ports when the first of its publishers ends.
+    PDUs; a receiver that waits for `behind` loses none. One receiver a block: GNU Radio ends a block that only has message ports when the
+    first of its publishers ends.
     No latency is added: what is at hand is decoded, up to 64 codewords in one go.
 
     Raises UnknownNameError or ConfigError for a code that is not there, or does not fit.
@@ -69,6 +70,10 @@ class payload_decoder(FrameBlock):
             "seconds": self._seconds,
             "goodput_bps": 8 * self.payload_bytes * payloads / elapsed if elapsed else 0.0,
         }
+
+    def behind(self):
+        """Whether half of what may wait does; a receiver can be told to `wait_for` this."""
+        return self.nmsgs(self._port) > self._most // 2
 
     def digest(self):
         """SHA-256 over frames, users and octets of the payloads, in order: equal for equal answers."""

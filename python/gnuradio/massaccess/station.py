@@ -2,12 +2,13 @@
 
 import inspect
 
-from gnuradio import gr
+from gnuradio import blocks, gr
 
 from ._array import SYSTEM_FIELDS
 from .air_simulator import air_simulator
 from .air_source import air_source
 from .array_corrector import array_corrector
+from .array_health import array_health
 from .array_replay import array_replay
 from .population import population
 from .uplink import (
@@ -25,14 +26,19 @@ SOURCES = ("sim", "zmq", "sigmf", "uhd")
 
 
 class station(gr.top_block):
-    """source -> [recorder] -> [array_corrector] -> synchronizer -> receiver -> [payload_decoder] -> [publisher].
+    """source -> [recorder], and source -> [array_health] -> [level] -> [array_corrector] -> synchronizer -> receiver ->
+    [payload_decoder] -> [publisher].
 
     ``source`` is one of `SOURCES`: "sim", users and air in this flowgraph; "zmq", a broker of a virtual air; "sigmf", a recording of an
     array, whose metadata replace ``config``; "uhd", USRPs. ``where`` are parameters of the source block: of `air_simulator` (and
     ``frames``, the slots that it lasts), `air_source`, `array_replay` or `usrp_array_source`. All else is the same for all of them.
 
     ``config`` is a `massaccess.SystemConfig` with a waveform; ``calibration`` a file of array calibrations; ``epoch`` when slot 0 began
-    [s], -1 for the first slot that is found, ``None`` for what is usual: 0 for simulations and their recordings, otherwise -1.
+    [s], -1 for the first slot that is found, ``None`` for what is usual: 0 for simulations and their recordings, otherwise -1. ``mask``:
+    whether antennas that do not work are found by the traffic and filled in from the others; ``None``: off the air only, and in recordings
+    made there. It follows from the samples alone, so that a recording gives the same answers again. ``full_scale`` of the samples, with
+    ``mask``: ``None`` for 1 off the air and that of the simulation's converters, where it says one. ``level_db`` is the power that a user's
+    symbol has at an antenna, in the samples of the source (0: 1, as in simulations): receivers expect 1, and are given it.
     ``record`` is the path of a SigMF recording of what comes out of the source, ``publish`` a ZMQ endpoint for what the receiver finds,
     ``streaming`` parameters of the receiver block.
     """
@@ -47,6 +53,9 @@ class station(gr.top_block):
         where=None,
         seed=0,
         calibration="",
+        mask=None,
+        full_scale=None,
+        level_db=0.0,
         epoch=None,
         record="",
         overwrite=False,
@@ -66,28 +75,45 @@ class station(gr.top_block):
         self.receiver = make_receiver(
             self.config, receiver, options, seed=seed, channel_cov=_known_channel(self.config), overflow=overflow, **streaming
         )
-        self.connect(self._corrected(calibration), self.synchronizer, self.receiver)
+        self.health = self._health(simulated, full_scale, where or {}) if (not simulated if mask is None else mask) else None
+        self.connect(*self._corrected(calibration, level_db), self.synchronizer, self.receiver)
         if record:
             self.recorder = make_recorder(record, self.config, seed=seed if simulated else None, overwrite=overwrite)
             self.connect(self.source, self.recorder)
         if publish:
             self.publisher = make_publisher(self, self.config, publish)
+            if self.health and hasattr(self, "monitor"):
+                self.msg_connect(self.health, "health", self.monitor, "health")
         self.payloads = make_payload_decoder(self, self.config)
 
     def stats(self):
-        """Counters of synchronizer and source, by the names that these have for them."""
+        """Counters of synchronizer, source and health, by the names that these have for them."""
         found = {"synchronizer": self.synchronizer.stats()}
         if hasattr(self.source, "stats"):
             found["source"] = self.source.stats()
+        if self.health:
+            found["health"] = {"looks": self.health.looks, "verdicts": list(self.health.verdicts), "mask": self.health.mask}
         return found
 
-    def _corrected(self, path):
-        if not path:
-            return self.source
-        known = {"rows": self.config.rows, "columns": self.config.columns, "path": str(path)}
-        self.corrector = array_corrector(**known)
-        self.connect(self.source, self.corrector)
-        return self.corrector
+    def _health(self, simulated, full_scale, where):
+        if full_scale is None:
+            full_scale = where.get("full_scale", 0.0) if simulated else 1.0
+        return array_health(self.config.antennas, full_scale=full_scale)
+
+    def _corrected(self, path, level_db):
+        """The source, and the blocks between it and the synchronizer."""
+        config, chain = self.config, [self.source]
+        if self.health:
+            chain.append(self.health)
+        if level_db:
+            self.level = blocks.multiply_const_cc(10 ** (-level_db / 20), config.antennas)
+            chain.append(self.level)
+        if path or self.health:
+            known = {"channel_cov": _covariance(config), "masking": self.health is not None}
+            known |= {"snr_db": config.snr_db} if config.snr_convention == "received" else {}
+            self.corrector = array_corrector(config.rows, config.columns, str(path), **known)
+            chain.append(self.corrector)
+        return chain
 
     def _sim(self, config, where, seed):
         _check(config, "sim")
@@ -128,6 +154,14 @@ def source_options(source):
     block = {"sim": air_simulator, "zmq": air_source, "sigmf": array_replay, "uhd": usrp_array_source}[source]
     found = {name: item.default for name, item in inspect.signature(block.__init__).parameters.items() if name != "self"}
     return {name: value for name, value in found.items() if name not in SYSTEM_FIELDS and name != "seed"}
+
+
+def _covariance(config):
+    """The channel model that fills masked antennas in, where antennas know of one another; "" otherwise."""
+    from massaccess.forward.channels import make_channel
+
+    known = _known_channel(config)
+    return known if known and make_channel(config).covariance is not None else ""
 
 
 def _check(config, source):

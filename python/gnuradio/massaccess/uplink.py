@@ -210,6 +210,7 @@ def make_payload_decoder(tb, config):
     watched = hasattr(tb, "monitor")
     decoder = payload_decoder(**_parameters(payload_decoder, _known(config)), keep_failed=watched)
     tb.msg_connect(tb.receiver, "llrs", decoder, "llrs")
+    tb.receiver.wait_for(decoder.behind)
     if watched:
         tb.msg_connect(decoder, "payload", tb.monitor, "payload")
         tb.msg_connect(decoder, "stats", tb.monitor, "decoder")

@@ -7,10 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import click
+import numpy as np
 from rich.console import Console
 
+from ..calibration.health import VERDICTS
 from ..core import SystemConfig
 from ..errors import ConfigError, MassaccessError
+from ..link.monitor import array_line
 from ..link.recording import Recording, open_recording
 from ._json import write_json
 from ._live import counters, explain, final_table, finish, labelled, payload_facts, streaming_facts, watch
@@ -43,6 +46,19 @@ SYNCHRONIZED = ("partial", "missing", "unlocked", "gaps", "lost_samples", "locks
 )
 @click.option("--carrier-hz", type=float, default=None, help="Centre frequency [Hz].  [default: 3.5e9]")
 @click.option("--calibration", metavar="FILE", default="", help="Calibrations of the array, applied to what comes from the source.")
+@click.option(
+    "--mask/--no-mask",
+    default=None,
+    help="Fill in for antennas that do not work, as the traffic shows them, from that sample on.  [default: off in simulations and their "
+    "recordings, on elsewhere]",
+)
+@click.option(
+    "--level-db",
+    type=float,
+    default=0.0,
+    show_default=True,
+    help="Power of a user's symbol at an antenna, in the samples of the source, against 1 (full scale of USRPs); receivers are given 1.",
+)
 @click.option(
     "--epoch", type=float, default=None, help="When slot 0 began [s]; -1: the first slot that is found.  [default: 0 in simulations]"
 )
@@ -96,6 +112,7 @@ def command(
     shown = labelled(facts)
     if config.burst:
         facts |= tb.stats()
+        shown |= _antennas(facts.get("health"))
         shown |= {name.replace("_", " "): facts["synchronizer"][name] for name in SYNCHRONIZED if facts["synchronizer"][name]}
     if json_path is None or str(json_path) != "-":
         Console().print(final_table(headline(config), shown, {}))
@@ -125,10 +142,23 @@ def _where(radio: Any, source: str, settings: Iterable[str], endpoint: str, fram
 
 def _frames(radio: Any, where: dict[str, Any], seed: int, options: dict[str, Any]) -> Any:
     """The flowgraph for a recording of frames."""
-    refused = [name for name in ("record", "calibration", "overwrite", "epoch") if options.pop(name) not in ("", False, None)]
+    refused = [
+        name
+        for name in ("record", "calibration", "overwrite", "epoch", "mask", "level_db")
+        if options.pop(name) not in ("", False, None, 0.0)
+    ]
     if refused:
         raise ConfigError(f"--{refused[0]} is for samples of an array, and this is a recording of frames: leave it out")
     return radio.capture(**where, seed=seed, **options)
+
+
+def _antennas(health: dict[str, Any] | None) -> dict[str, str]:
+    """Which antennas work, for the table; nothing where nobody looks."""
+    if health is None:
+        return {}
+    if not health["looks"]:
+        return {"antennas": "too few samples to look at"}
+    return {"antennas": array_line(np.array([VERDICTS.index(word) for word in health["verdicts"]])).removeprefix("antennas: ")}
 
 
 def plain(facts: Any) -> Any:

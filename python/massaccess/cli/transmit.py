@@ -9,16 +9,11 @@ import click
 from rich.console import Console
 
 from .. import __version__
-from ..core import SystemConfig
 from ..errors import ConfigError, MassaccessError
 from ._json import json_option, write_json
 from ._live import explain, finish, watch
-from ._system import configure, system_options
+from ._system import ON_AIR, configure, system_options
 from .run import blocks
-
-ON_AIR = SystemConfig(  # what bursts are like unless options or a file say otherwise
-    activity=0.125, pilot_len=32, data_len=96, samples_per_symbol=4, preamble_len=16, guard_len=8, sample_rate_hz=1e6
-)
 
 
 def users_of(text: str, users: int) -> tuple[int, ...]:
@@ -40,7 +35,7 @@ def users_of(text: str, users: int) -> tuple[int, ...]:
 
 
 @click.command()
-@system_options()
+@system_options(default=ON_AIR)
 @click.option("--play", default="0", show_default=True, help="Users that are played: 3, or 0-15, or 1,4,8-11, or all.")
 @click.option("--combine", is_flag=True, help="One stream with the sum of all users that are played.")
 @click.option(
@@ -73,7 +68,7 @@ def command(config_path: Path | None, json_path: Path | None, traceback: bool, *
 
     Slot n of a seed carries frame n of `massaccess run --seed`. Exit code 1 when a block fails, 130 after Ctrl-C (with the counters so
     far)."""
-    config = on_air(config_path, options)
+    config = configure(config_path, options, ON_AIR)
     played = users_of(options.pop("play"), config.users)
     names = ("addresses", "gain_db", "reference", "driver")
     addresses, gain, reference, driver = (options.pop(name) for name in names)
@@ -104,15 +99,6 @@ def command(config_path: Path | None, json_path: Path | None, traceback: bool, *
         known = {"config": config.to_dict(), "version": __version__, "seed": options["seed"], "users": list(played)}
         write_json(json_path, {**known, "endpoints": [endpoint for _, endpoint in tb.endpoints], "flowgraph": facts})
     finish(outcome)
-
-
-def on_air(path: Path | None, options: dict[str, Any]) -> SystemConfig:
-    """The configuration of file and options; without a file, that of `ON_AIR` where options say nothing."""
-    if path is None:
-        for name, value in ON_AIR.to_dict().items():
-            if name in options and options[name] is None and value != getattr(SystemConfig(), name):
-                options[name] = value
-    return configure(path, options)
 
 
 def progress(tb: Any, expected: int, seconds: float) -> dict[str, Any]:

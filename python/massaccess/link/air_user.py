@@ -7,28 +7,24 @@ user that was away, or is a new process, goes on where the others are.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import lru_cache
 from types import TracebackType
 
 import numpy as np
-import torch
 import zmq
 
 from ..core import SystemConfig
 from ..errors import ConfigError
-from ..forward.air import burst_of
-from ..forward.simulate import BLOCK, Population
-from ..forward.waveform import modulate, preamble
+from ..forward.transmit import Sender
 from .air_protocol import LARGEST_REQUEST, parse_request, reply
 from .publisher import GRACE_SECONDS, require_local, terminate
 
 POLL_MS = 100
-KEPT_BLOCKS = 3
 MOST_SLOTS = 64  # of an answer
 
 
 class Waves:
-    """Samples of some ``users`` of a population, any stretch of them: zeros before slot 0 and, unless ``slots`` is 0, behind the last.
+    """Samples of ``users`` of a population, all unless given, any stretch of them: zeros before slot 0 and, unless ``slots`` is 0, behind
+    the last.
 
     >>> config = SystemConfig(users=4, pilot_len=4, data_len=4, samples_per_symbol=4, guard_len=8, channel="rayleigh", activity=1.0)
     >>> waves = Waves(config, users=(1, 3))
@@ -37,36 +33,28 @@ class Waves:
     """
 
     def __init__(self, config: SystemConfig, seed: int = 0, users: Sequence[int] = (), *, slots: int = 0) -> None:
-        self.config, self.users, self.slots = config, tuple(users), slots
-        for user in self.users:
+        for user in users:
             if not 0 <= user < config.users:
                 raise ConfigError(f"user {user} is none of the system: pass 0 to {config.users - 1}")
-        self._burst = burst_of(config)
-        self._population = Population(config, seed)
+        self.config, self.users, self.slots = config, tuple(users) or tuple(range(config.users)), slots
+        self._sender = Sender(config, seed, self.users)
         self._column = {user: column for column, user in enumerate(self.users)}
-        self._block = lru_cache(KEPT_BLOCKS)(self._make)
 
     @property
     def slot_samples(self) -> int:
-        return self._burst.slot_samples
+        return self._sender.burst.slot_samples
 
     def __call__(self, first: int, count: int, user: int) -> np.ndarray:
         """Samples ``first`` to ``first + count`` of a user [count] complex64."""
-        size, column = self.slot_samples * BLOCK, self._column[user]
+        column = self._column[user]
         out, done = np.zeros(count, np.complex64), 0
         stop = first + count if not self.slots else min(first + count, self.slots * self.slot_samples)
         while first + done < stop:
-            block, offset = divmod(first + done, size)
-            part = self._block(block)[column, offset : offset + stop - first - done]
+            slot, offset = divmod(first + done, self.slot_samples)
+            part = self._sender.slot(slot).samples[offset : offset + stop - first - done, column]
             out[done : done + len(part)] = part
             done += len(part)
         return out
-
-    def _make(self, block: int) -> np.ndarray:
-        sent = self._population.transmit(block).samples[:, :, list(self.users)]
-        head = preamble(self._burst)[:, None] * (sent != 0).any(1)[:, None]
-        waves = modulate(torch.cat([head, sent], 1), self._burst) * (sent != 0).any(1)[:, None]
-        return np.ascontiguousarray(waves.flatten(0, 1).T.numpy())
 
 
 class Transmitters:
