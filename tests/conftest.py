@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import tempfile
+from pathlib import Path
 
 import pytest
 
@@ -12,6 +14,21 @@ os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
 import torch
 
 torch.set_num_threads(1)
+
+
+def _map_ring_buffers() -> None:
+    """Lets GNU Radio keep its buffers in mapped files. By default they are System V segments: a machine has 4,096 of them, and flowgraphs
+    that a test worker has run keep theirs, because Python blocks with message handlers are never freed."""
+    home, factory = Path(tempfile.gettempdir()) / f"massaccess-tests-{os.getuid()}", "gr::vmcircbuf_mmap_shm_open_factory"
+    chosen = home / ".gnuradio" / "prefs" / "vmcircbuf_default_factory"
+    chosen.parent.mkdir(parents=True, exist_ok=True)
+    if not chosen.exists() or chosen.read_text() != factory:
+        chosen.write_text(factory)
+    os.environ.setdefault("XDG_CACHE_HOME", str(Path.home() / ".cache"))
+    os.environ["HOME"] = str(home)
+
+
+_map_ring_buffers()
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

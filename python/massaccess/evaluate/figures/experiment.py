@@ -23,7 +23,10 @@ from .claims import judge
 from .definition import ANTENNAS, FALSE_ALARMS, FIELDS, ROW, SNR_USERS, STEPS, TRAINING, Curve, PublishedFigure, Settings, load, names
 
 NEWER = frozenset(
-    ("adc_offset", "adc_dither", "tx_power_dbm", "noise_figure_db", "bandwidth_hz", "pilot_energy", "index_bits", "placement_seed")
+    (
+        *("adc_offset", "adc_dither", "tx_power_dbm", "noise_figure_db", "bandwidth_hz", "pilot_energy", "index_bits", "placement_seed"),
+        *("samples_per_symbol", "preamble_len", "guard_len", "roll_off", "timing_offset", "common_cfo_hz", "code"),
+    )
 )
 """Fields of SystemConfig that older results lack: all of them have the default."""
 
