@@ -66,6 +66,8 @@ class Transmitters:
     def __init__(
         self, waves: Callable[[int, int, int], np.ndarray], endpoints: Mapping[int, str], *, most: int, allow_remote: bool = False
     ) -> None:
+        for endpoint in endpoints.values() if not allow_remote else ():
+            require_local(endpoint)
         self._waves, self._most = waves, most
         self._context = zmq.Context()
         self._poller = zmq.Poller()
@@ -74,8 +76,6 @@ class Transmitters:
         self._next = dict.fromkeys(endpoints, 0)
         self.answered = 0
         for user, endpoint in endpoints.items():
-            if not allow_remote:
-                require_local(endpoint)
             self._bind(user, endpoint)
 
     def serve(self, seconds: float) -> int:
