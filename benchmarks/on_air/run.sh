@@ -33,6 +33,12 @@ cell 64 uma 4.5 5
 cell 32 rayleigh 3.25 3.75
 cell 16 rayleigh 8.25 8.75
 
+for point in "32 3" "16 7.75"; do # known offsets need less: these enclose a frame error rate of 1e-2
+    read -r antennas snr <<<"$point"
+    campaign "lower-known-m$antennas" evaluate --receivers jcedd --antennas "$antennas" --channel rayleigh --snr-db "$snr" --offsets known \
+        --frames "$frames"
+done
+
 # in step and without a waveform: what frames of symbols give with the same energy
 for point in "64 uma 5" "32 rayleigh 3.75" "16 rayleigh 8.75"; do
     read -r antennas channel snr <<<"$point"
