@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from ..burst import ROW_RATE, Burst
-from ..core import Observation
+from ..core import FrontEnd, Observation
 from ..forward.waveform import modulate, preamble
 from .covariance import Problem, descend
 
@@ -148,7 +148,7 @@ class Candidates:
             data_rx=self.rx[:, :0],
             pilots=empty,
             noise_var=1.0,
-            front_end=type(obs.front_end)(),
+            front_end=FrontEnd(),
             user_gain=gain,
             rows=None,
             burst=None,

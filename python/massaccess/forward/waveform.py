@@ -49,11 +49,6 @@ def pulse(burst: Burst, rate: int = ROW_RATE) -> Tensor:
     return torch.cos(math.pi / 2 * edge.clamp(0, 1))
 
 
-def spectrum(symbols: Tensor) -> Tensor:
-    """Of symbols on the grid of a slot [... slot_len K], at the rate of rows [... rows K]: periodic."""
-    return torch.fft.fft(symbols, dim=-2, norm="ortho").repeat(*(1,) * (symbols.ndim - 2), ROW_RATE, 1)
-
-
 def advance(burst: Burst, delay: Tensor, rate: int = ROW_RATE) -> Tensor:
     """What a delay [... K] of so many symbols does to each bin [... slot_len * rate, K]; minus the delay undoes it."""
     bins = frequencies(burst, rate).to(delay.device, delay.dtype)
